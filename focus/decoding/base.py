@@ -1,0 +1,165 @@
+"""The interface of every decoding strategy, and what goes in and comes out."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+from PIL import Image
+from torch import Tensor
+
+from focus.errors import InvalidValueError
+from focus.images import ImageSource, load_images
+from focus.models.loading import VisionLanguageModel
+from focus.prompts import place_images
+
+Targets = Sequence[int | Sequence[int]]
+
+
+@dataclass(frozen=True)
+class Request:
+    """One question about some images.
+
+    Args:
+        images: RGB images in prompt order.
+        question: text with one ``<image>`` per image, or none to put all images first.
+        sample_id: part of every random key; equal ids give equal noise, in any order of samples.
+        system: system prompt, if any.
+        targets: images that the question names (indices from 0; nested: one unit), if known.
+    """
+
+    images: tuple[Image.Image, ...]
+    question: str
+    sample_id: str
+    system: str | None = None
+    targets: Targets | None = None
+
+    @classmethod
+    def create(cls, images: Sequence[ImageSource], question: str, **kwargs: Any) -> Request:
+        """Request from paths, bytes, arrays or PIL images (a lone one need not be in a list).
+
+        The sample id defaults to a digest of the question and the pixels.
+
+        Raises:
+            ImageError, PromptError: see `focus.images.load_images` and `focus.prompts`.
+        """
+        loaded = tuple(load_images(images if isinstance(images, list | tuple) else [images]))
+        question = place_images(question, len(loaded))
+        if "sample_id" not in kwargs:
+            digest = hashlib.sha256(question.encode())
+            for image in loaded:
+                digest.update(f"{image.size}".encode() + image.tobytes())
+            kwargs["sample_id"] = digest.hexdigest()[:16]
+        return cls(loaded, question, **kwargs)
+
+
+@dataclass(frozen=True)
+class GenerationSettings:
+    """How tokens are chosen once the logits are combined; the same for every strategy.
+
+    Args:
+        max_new_tokens: upper bound of the answer's length, in tokens.
+        temperature: 0 is greedy; above, ONE draw per step and sequence.
+        top_p: nucleus mass in (0, 1]; None keeps the checkpoint's own setting.
+        top_k: number of candidates, 0 for all; None keeps the checkpoint's own setting.
+        num_return_sequences: sequences drawn from the one prefill; above 1 needs a temperature.
+        seed: key of the sampling draws.
+    """
+
+    max_new_tokens: int = 64
+    temperature: float = 0.0
+    top_p: float | None = 1.0
+    top_k: int | None = 0
+    num_return_sequences: int = 1
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("max_new_tokens", "num_return_sequences"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise InvalidValueError(name, value, "a positive integer")
+        if not (math.isfinite(self.temperature) and self.temperature >= 0):
+            raise InvalidValueError("temperature", self.temperature, "finite and at least 0")
+        if self.top_p is not None and not 0 < self.top_p <= 1:
+            raise InvalidValueError("top_p", self.top_p, "in (0, 1], or null")
+        if self.top_k is not None and self.top_k < 0:
+            raise InvalidValueError("top_k", self.top_k, "at least 0, or null")
+        if self.num_return_sequences > 1 and self.temperature == 0:
+            accepted = "1 where temperature is 0 (greedy sequences would all be equal)"
+            raise InvalidValueError("num_return_sequences", self.num_return_sequences, accepted)
+
+    def generate_kwargs(self) -> dict[str, Any]:
+        """The same settings in the words of `model.generate`."""
+        kwargs: dict[str, Any] = {
+            "max_new_tokens": self.max_new_tokens,
+            "num_return_sequences": self.num_return_sequences,
+            "do_sample": self.temperature > 0,
+        }
+        if self.temperature > 0:
+            kwargs["temperature"] = self.temperature
+            kwargs |= {
+                k: getattr(self, k) for k in ("top_p", "top_k") if getattr(self, k) is not None
+            }
+        else:  # otherwise a checkpoint's sampling defaults raise warnings about being ignored
+            kwargs |= {"temperature": None, "top_p": None, "top_k": None}
+        return kwargs
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """What a strategy returns.
+
+    Args:
+        texts: one answer per returned sequence, special tokens removed.
+        token_ids: the new tokens of each, up to and including the end token.
+        row_labels: names of the rows, in the order of `branch_logits`.
+        branch_logits: per kept step, ``[rows, sequences, vocab]``; empty unless asked for.
+        combined_logits: per kept step, ``[sequences, vocab]``; empty unless asked for.
+        num_rows: rows that were decoded together.
+        num_encoded: images that went through the vision tower.
+        prompt_tokens: length of the prompt.
+        seconds: wall time of everything after the images were loaded.
+    """
+
+    texts: tuple[str, ...]
+    token_ids: tuple[tuple[int, ...], ...]
+    row_labels: tuple[str, ...]
+    num_rows: int
+    num_encoded: int
+    prompt_tokens: int
+    seconds: float
+    branch_logits: tuple[Tensor, ...] = field(default=(), repr=False)
+    combined_logits: tuple[Tensor, ...] = field(default=(), repr=False)
+
+    @property
+    def text(self) -> str:
+        """The first (for greedy decoding: the only) answer."""
+        return self.texts[0]
+
+
+class AbstractDecoding(ABC):
+    """A decoding strategy: a frozen dataclass of its settings that answers requests."""
+
+    name: ClassVar[str]
+
+    @abstractmethod
+    def decode(
+        self,
+        vlm: VisionLanguageModel,
+        request: Request,
+        settings: GenerationSettings,
+        *,
+        keep_logits: str = "none",
+        **generate_kwargs: Any,
+    ) -> Decoded:
+        """Answers one request; the model is left as it was found.
+
+        Args:
+            keep_logits: ``none``, ``first`` or ``all`` steps whose logits are returned.
+            generate_kwargs: passed on to `model.generate` (``logits_processor``,
+                ``stopping_criteria``, ``streamer``, ``min_new_tokens``, ...).
+        """

@@ -1,0 +1,190 @@
+"""Decoding a request over the rows of a plan: what the strategies of this package share."""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from PIL import Image
+
+from focus.branches import BranchPlan, Content, clean_plan
+from focus.decoding.base import Decoded, GenerationSettings, Request
+from focus.errors import UnsupportedGenerationError
+from focus.generate import BranchedPrompt, Combine, decode_branches
+from focus.models.base import ImageFeatures, ImageInputs
+from focus.models.loading import VisionLanguageModel
+from focus.noise import NOISE_TYPES, NoiseConfig, blend, noise_generator, noise_image
+from focus.prompts import build_prompt
+
+
+def render(
+    plan: BranchPlan, request: Request, noise: NoiseConfig, *, per_run: bool = False
+) -> dict[Content, Image.Image]:
+    """Image of every content of a plan, as the model will be shown it.
+
+    The key of each draw is (seed, sample id, image index, row), or (seed, image index) where a
+    whole run shares its noise: it never depends on the order in which samples are decoded.
+    """
+    sample_id = "" if per_run else request.sample_id
+    images = {}
+    for content in plan.contents:
+        clean = request.images[content.slot]
+        if content.kind == "clean":
+            images[content] = clean
+            continue
+        random = noise_generator(noise.seed, sample_id, content.slot, content.row)
+        drawn = noise_image(noise.name, clean, random, severity=noise.severity)
+        scale = noise.scale if content.kind == "blend" else 1.0
+        images[content] = blend(clean, drawn, scale=scale)
+    return images
+
+
+def prepare(
+    vlm: VisionLanguageModel,
+    request: Request,
+    plan: BranchPlan,
+    combine: Combine,
+    *,
+    noise: NoiseConfig | None = None,
+    per_run: bool = False,
+    seed: int = 0,
+    **branched_kwargs: Any,
+) -> BranchedPrompt:
+    """Renders, processes and tokenises one request, ready for `focus.generate.decode_branches`.
+
+    Args:
+        noise: which noise masks the images that a row must not see.
+        per_run: noise keyed by slot alone, the same for all samples, and encoded once per run.
+        seed: key of the sampling draws.
+        branched_kwargs: further fields of `BranchedPrompt`.
+    """
+    noise = noise or NoiseConfig()
+    rendered = render(plan, request, noise, per_run=per_run)
+    reusable: dict[Content, tuple[ImageInputs, ImageFeatures]] = {}
+    if per_run and branched_kwargs.get("prefill", "shared") == "shared":
+        reusable = _run_noise(vlm, rendered, noise)
+    inputs = {
+        content: reusable[content][0]
+        if content in reusable
+        else vlm.family.image_inputs(vlm.processor, image)
+        for content, image in rendered.items()
+    }
+    # Noise has the size of the image it replaces, so any row gives the prompt its token counts.
+    shown = [inputs[content] for content in plan.rows[0]]
+    prompt = build_prompt(
+        vlm.model, vlm.processor, vlm.family, request.question, shown, system=request.system
+    )
+    return BranchedPrompt(
+        prompt=prompt,
+        plan=plan,
+        images=inputs,
+        family=vlm.family,
+        combine=combine,
+        features={content: features for content, (_, features) in reusable.items()},
+        sampling_key=(seed, request.sample_id),
+        **branched_kwargs,
+    )
+
+
+def decode_rows(
+    vlm: VisionLanguageModel,
+    request: Request,
+    settings: GenerationSettings,
+    *,
+    plan: BranchPlan,
+    combine: Combine,
+    noise: NoiseConfig | None = None,
+    per_run: bool = False,
+    prefill: str = "shared",
+    encode_batch: int = 8,
+    keep_logits: str = "none",
+    **generate_kwargs: Any,
+) -> Decoded:
+    """Answers a request through `model.generate`; see `prepare` for the arguments.
+
+    Raises:
+        UnsupportedGenerationError: an assistant model, which has no branches.
+    """
+    for name in ("assistant_model", "assistant_tokenizer", "prompt_lookup_num_tokens"):
+        # `generate` swallows these silently when it is given a callable.
+        if generate_kwargs.get(name) is not None:
+            raise UnsupportedGenerationError(
+                f"{name} is not supported: an assistant drafts from the clean prompt alone"
+            )
+    started = time.perf_counter()
+    branches = prepare(
+        vlm,
+        request,
+        plan,
+        combine,
+        noise=noise,
+        per_run=per_run,
+        seed=settings.seed,
+        prefill=prefill,
+        encode_batch=encode_batch,
+        keep_logits=keep_logits,
+    )
+    streamer = generate_kwargs.pop("streamer", None)
+    input_ids = branches.prompt.input_ids
+    if streamer is not None:
+        streamer.put(input_ids.cpu())  # as `generate` does with a streamer of its own
+    kwargs = {**settings.generate_kwargs(), **generate_kwargs}
+    output = vlm.model.generate(
+        input_ids=input_ids,
+        attention_mask=torch.ones_like(input_ids),
+        branches=branches,
+        custom_generate=functools.partial(decode_branches, streamer=streamer),
+        return_dict_in_generate=True,
+        output_logits=keep_logits != "none",
+        **kwargs,
+    )
+    new_tokens = output.sequences[:, input_ids.shape[1] :]
+    combined = output.logits or ()
+    return Decoded(
+        texts=tuple(
+            text.strip()
+            for text in vlm.processor.batch_decode(new_tokens, skip_special_tokens=True)
+        ),
+        token_ids=tuple(tuple(row) for row in new_tokens.tolist()),
+        row_labels=plan.labels,
+        branch_logits=output.branch_logits or (),
+        combined_logits=combined[:1] if keep_logits == "first" else combined,
+        num_rows=len(plan.rows),
+        num_encoded=_num_encoded(plan, branches, prefill),
+        prompt_tokens=input_ids.shape[1],
+        seconds=time.perf_counter() - started,
+    )
+
+
+def clean_rows(num_images: int) -> tuple[BranchPlan, Combine]:
+    """Plan and combination of ordinary decoding: one row, its logits unchanged."""
+    return clean_plan(num_images), lambda logits: logits[0]
+
+
+def _num_encoded(plan: BranchPlan, branches: BranchedPrompt, prefill: str) -> int:
+    if prefill == "naive":
+        return sum(len(row) for row in plan.rows)
+    return len(plan.contents) - len(branches.features or {})
+
+
+def _run_noise(
+    vlm: VisionLanguageModel, rendered: Mapping[Content, Image.Image], noise: NoiseConfig
+) -> dict[Content, tuple[ImageInputs, ImageFeatures]]:
+    """Noise that does not depend on the image it replaces, encoded once per slot and size."""
+    if NOISE_TYPES[noise.name].content_dependent:
+        return {}
+    found = {}
+    for content, image in rendered.items():
+        if content.kind != "noise":
+            continue
+        key = (noise.name, noise.severity, noise.seed, content.slot, image.size)
+        if key not in vlm.noise_cache:
+            inputs = vlm.family.image_inputs(vlm.processor, image)
+            with torch.no_grad():
+                features = vlm.family.encode(vlm.model, [inputs])[0]
+            vlm.noise_cache[key] = (inputs, features)
+        found[content] = vlm.noise_cache[key]
+    return found

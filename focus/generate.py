@@ -1,0 +1,287 @@
+"""Decoding over branches, as a callable for `model.generate(custom_generate=...)`.
+
+One loop serves every strategy: each step, the logits of all rows are combined into one
+distribution, ONE token is chosen from it per returned sequence, and that token is appended to
+every row; one stop decision ends them all. `transformers` is used, never patched.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from transformers import GenerationConfig, PreTrainedModel
+from transformers.generation import GenerateDecoderOnlyOutput, GenerationMode
+
+from focus.branches import BranchPlan, Content
+from focus.errors import (
+    BranchMemoryError,
+    ContextLengthError,
+    InvalidValueError,
+    NonFiniteLogitsError,
+    PromptError,
+    UnsupportedGenerationError,
+)
+from focus.models.base import AbstractFamily, ImageFeatures, ImageInputs
+from focus.prefill import AbstractRows, NaiveRows, SharedPrefixRows
+from focus.prompts import Prompt
+from focus.randomness import key_to_seed
+
+#: [rows, sequences, vocab] -> [sequences, vocab]
+Combine = Callable[[Tensor], Tensor]
+KeepLogits = Literal["none", "first", "all"]
+
+
+@dataclass(frozen=True)
+class BranchedPrompt:
+    """Everything about one prompt that `decode_branches` needs beside the model.
+
+    Args:
+        prompt: ids, spans and positions, the same for every row.
+        plan: what stands in each image slot of each row.
+        images: pixels of every content in `plan`.
+        family: the model's family.
+        combine: logits of the rows, ``[rows, sequences, vocab]``, to ``[sequences, vocab]``.
+        prefill: ``shared`` computes common prefixes once; ``naive`` is the published scheme.
+        encode_batch: images per call of the vision tower; lower it to save memory.
+        features: already encoded contents, if any (noise that is shared by a whole run).
+        keep_logits: steps whose per-row logits are returned.
+        sampling_key: what the sampling draws depend on, see `focus.randomness`.
+    """
+
+    prompt: Prompt
+    plan: BranchPlan
+    images: Mapping[Content, ImageInputs]
+    family: AbstractFamily
+    combine: Combine
+    prefill: Literal["shared", "naive"] = "shared"
+    encode_batch: int = 8
+    features: Mapping[Content, ImageFeatures] | None = None
+    keep_logits: KeepLogits = "none"
+    sampling_key: tuple[str | int, ...] = (0,)
+
+    def __post_init__(self) -> None:
+        if self.prefill not in ("shared", "naive"):
+            raise InvalidValueError("prefill", self.prefill, "'shared' or 'naive'")
+        if self.keep_logits not in ("none", "first", "all"):
+            raise InvalidValueError("keep_logits", self.keep_logits, "'none', 'first' or 'all'")
+        if isinstance(self.encode_batch, bool) or self.encode_batch < 1:
+            raise InvalidValueError("encode_batch", self.encode_batch, "a positive integer")
+
+
+@dataclass
+class BranchedOutput(GenerateDecoderOnlyOutput):
+    """What `generate` returns with ``return_dict_in_generate=True``.
+
+    Args:
+        branch_logits: per kept step ``[rows, sequences, vocab]``, in the order of the plan's rows,
+            before combination and before any logits processor.
+    """
+
+    branch_logits: tuple[Tensor, ...] | None = None
+
+
+def decode_branches(
+    model: PreTrainedModel,
+    input_ids: Tensor,
+    logits_processor: Callable[[Tensor, Tensor], Tensor],
+    stopping_criteria: Callable[[Tensor, Tensor], Tensor],
+    generation_config: GenerationConfig,
+    branches: BranchedPrompt,
+    streamer: Any = None,
+    **model_kwargs: Any,
+) -> Tensor | BranchedOutput:
+    """Generates from several rows at once (arXiv 2508.13744, with one shared choice per step).
+
+    Use it as ``model.generate(input_ids=..., branches=..., custom_generate=decode_branches)``.
+    `generate` does not hand a `streamer` on to callables: bind it with
+    ``functools.partial(decode_branches, streamer=...)``.
+
+    Args:
+        input_ids: ``[sequences, length]``, the ids of `branches.prompt` for each returned sequence.
+        branches: the prompt with its rows, from `focus.decoding.rows.prepare`.
+
+    Returns:
+        ``[sequences, length + new]`` token ids, or a `BranchedOutput`.
+
+    Raises:
+        UnsupportedGenerationError: beams, assisted decoding, several prompts in one batch, padding,
+            guidance, a static cache, attentions or hidden states.
+        PromptError: `input_ids` are not those of `branches.prompt`.
+        ContextLengthError: the prompt does not fit into the context of the model.
+        NonFiniteLogitsError: a row produced NaN or infinity.
+        BranchMemoryError: out of memory.
+    """
+    _check_supported(generation_config, model_kwargs)
+    _check_prompt(model, input_ids, branches)
+    rows = _build_rows(model, branches)
+    sequences, prompt_length = input_ids, input_ids.shape[1]
+    unfinished = torch.ones(len(sequences), dtype=torch.bool, device=sequences.device)
+    random = torch.Generator(device=sequences.device)
+    random.manual_seed(key_to_seed(*branches.sampling_key, "sampling") % 2**63)
+    pad = _pad_token(generation_config)
+    kept: list[Tensor] = []
+    all_scores: list[Tensor] = []
+    all_logits: list[Tensor] = []
+
+    with _memory_errors(branches, len(sequences)):
+        logits = rows.prefill().expand(-1, len(sequences), -1)
+        rows.repeat(len(sequences))
+    while True:
+        step = sequences.shape[1] - prompt_length
+        _check_finite(logits, branches.plan, step)
+        if branches.keep_logits == "all" or (branches.keep_logits == "first" and step == 0):
+            kept.append(logits.clone())
+        # Combined before the processors: after them, two rows masked to -inf would subtract to NaN.
+        combined = branches.combine(logits)
+        scores = logits_processor(sequences, combined)
+        if generation_config.output_logits:
+            all_logits.append(combined)
+        if generation_config.output_scores:
+            all_scores.append(scores)
+        tokens = _choose(scores, generation_config.do_sample, random)
+        tokens = tokens.where(unfinished, pad) if pad is not None else tokens
+        sequences = torch.cat([sequences, tokens[:, None]], dim=1)
+        if streamer is not None:
+            streamer.put(tokens.cpu())
+        unfinished = unfinished & ~stopping_criteria(sequences, scores)
+        if not unfinished.any():
+            break
+        with _memory_errors(branches, len(sequences)):
+            logits = rows.step(tokens)
+
+    if streamer is not None:
+        streamer.end()
+    if not generation_config.return_dict_in_generate:
+        return sequences
+    return BranchedOutput(
+        sequences=sequences,
+        scores=tuple(all_scores) or None,
+        logits=tuple(all_logits) or None,
+        branch_logits=tuple(kept) or None,
+    )
+
+
+def encode_contents(
+    model: PreTrainedModel, branches: BranchedPrompt
+) -> dict[Content, ImageFeatures]:
+    """Features of every content of the plan, at most `encode_batch` images per call."""
+    features = dict(branches.features or {})
+    missing = [content for content in branches.plan.contents if content not in features]
+    for start in range(0, len(missing), branches.encode_batch):
+        batch = missing[start : start + branches.encode_batch]
+        encoded = branches.family.encode(model, [branches.images[content] for content in batch])
+        features.update(zip(batch, encoded, strict=True))
+    return features
+
+
+def _build_rows(model: PreTrainedModel, branches: BranchedPrompt) -> AbstractRows:
+    prompt, rows, family = branches.prompt, branches.plan.rows, branches.family
+    if branches.prefill == "naive":
+        return NaiveRows(model, family, prompt, rows, branches.images)
+    with _memory_errors(branches, 1):
+        features = encode_contents(model, branches)
+    return SharedPrefixRows(model, family, prompt, rows, features)
+
+
+def _choose(scores: Tensor, do_sample: bool, random: torch.Generator) -> Tensor:
+    if not do_sample:
+        return scores.argmax(dim=-1)
+    return torch.multinomial(scores.softmax(dim=-1), 1, generator=random)[:, 0]
+
+
+def _pad_token(config: GenerationConfig) -> int | None:
+    """What a finished sequence is filled up with while others go on."""
+    if config.pad_token_id is not None:
+        return config.pad_token_id
+    end = config.eos_token_id
+    return end[0] if isinstance(end, list) else end
+
+
+def _check_supported(config: GenerationConfig, model_kwargs: Mapping[str, Any]) -> None:
+    """Settings that would be ignored or would mix the branches are refused, not ignored."""
+    if config.num_beams and config.num_beams > 1:
+        raise UnsupportedGenerationError(
+            f"num_beams={config.num_beams} is not supported: beams of several branches have no "
+            "common score; use num_beams=1 with do_sample and num_return_sequences"
+        )
+    mode = config.get_generation_mode()
+    if mode not in (GenerationMode.GREEDY_SEARCH, GenerationMode.SAMPLE):
+        raise UnsupportedGenerationError(
+            f"generation mode {mode.value!r} is not supported; use greedy search or sampling"
+        )
+    if config.guidance_scale not in (None, 1):
+        raise UnsupportedGenerationError(
+            f"guidance_scale={config.guidance_scale} is not supported: its extra forward pass sees "
+            "no images; use the contrast weight alpha"
+        )
+    if config.cache_implementation not in (None, "dynamic"):
+        raise UnsupportedGenerationError(
+            f"cache_implementation={config.cache_implementation!r} is not supported: rows are "
+            "duplicated during the prefill, which needs the dynamic cache"
+        )
+    for name in ("output_attentions", "output_hidden_states"):
+        if getattr(config, name):
+            raise UnsupportedGenerationError(f"{name}=True is not supported with several branches")
+    if model_kwargs.get("attention_mask") is not None:
+        # `generate` drops an all-ones mask, so one that arrives has zeros in it.
+        raise UnsupportedGenerationError(
+            "a padded batch is not supported: the branches of one prompt fill the batch; call "
+            "generate once per prompt"
+        )
+
+
+def _check_prompt(model: PreTrainedModel, input_ids: Tensor, branches: BranchedPrompt) -> None:
+    expected = branches.prompt.input_ids
+    if input_ids.shape[1] != expected.shape[1] or not (input_ids == expected).all():
+        raise PromptError(
+            f"input_ids of shape {list(input_ids.shape)} are not the prompt that the branches were "
+            f"prepared for (length {expected.shape[1]}); one prompt per call, prepared together"
+        )
+    context = branches.family.context_length(model)
+    length = expected.shape[1]
+    if length >= context:
+        per_image = [end - start for start, end in branches.prompt.spans]
+        raise ContextLengthError(
+            f"the prompt has {length} tokens, {sum(per_image)} of them for {len(per_image)} images "
+            f"({per_image}), but the model's context holds {context}; use fewer images or a "
+            "smaller image budget"
+        )
+
+
+def _check_finite(logits: Tensor, plan: BranchPlan, step: int) -> None:
+    finite = torch.isfinite(logits).flatten(1).all(dim=1)
+    if not finite.all():
+        bad = [label for label, ok in zip(plan.labels, finite.tolist(), strict=True) if not ok]
+        raise NonFiniteLogitsError(
+            f"non-finite logits at step {step} in: {', '.join(bad)}; check the weights and the "
+            "dtype (bfloat16 or float32 where float16 overflows)"
+        )
+
+
+@contextmanager
+def _memory_errors(branches: BranchedPrompt, num_sequences: int) -> Iterator[None]:
+    """Turns an out-of-memory failure into one that says what to lower."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not _is_out_of_memory(error):
+            raise
+        prompt, plan = branches.prompt, branches.plan
+        raise BranchMemoryError(
+            f"out of memory with N={len(prompt.spans)} images, {len(plan.rows)} rows of "
+            f"{prompt.input_ids.shape[1]} tokens and {num_sequences} returned sequences; lower the "
+            f"image budget (max_pixels, max_tiles), encode_batch={branches.encode_batch} or "
+            "num_return_sequences, or name fewer target images (fewer rows)"
+        ) from error
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return True
+    # The CPU allocator raises a plain RuntimeError.
+    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)

@@ -1,0 +1,170 @@
+"""What the rest of the package needs to know of a model family, and nothing more.
+
+A family says how an image becomes pixel tensors and a number of tokens, how features of single
+images are encoded and handed back to the language model, where the images of a prompt lie, which
+tokens delimit them, and where the decoder layers are. Everything else is the same for all.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from transformers import PreTrainedModel, ProcessorMixin
+
+from focus.errors import InvalidValueError, PromptError
+
+
+@dataclass(frozen=True)
+class ImageInputs:
+    """One image as the vision tower takes it.
+
+    Args:
+        tensors: what the image processor returns for this image alone, by the processor's names.
+        num_tokens: placeholder tokens that the image fills in the prompt.
+        placeholder: the text that replaces the image token of the chat template.
+    """
+
+    tensors: Mapping[str, Tensor]
+    num_tokens: int
+    placeholder: str
+
+
+@dataclass(frozen=True)
+class ImageFeatures:
+    """One image as the language model takes it.
+
+    Args:
+        embeddings: ``[tokens, hidden]``, scattered onto the placeholder tokens.
+        deepstack: per injected decoder layer ``[tokens, hidden]`` (Qwen3-VL only, else empty).
+    """
+
+    embeddings: Tensor
+    deepstack: tuple[Tensor, ...] = ()
+
+
+@dataclass(frozen=True)
+class ImageBudget:
+    """How much of the context one image may take; None keeps the checkpoint's own setting.
+
+    Args:
+        min_pixels: smallest size that images are scaled up to (Qwen).
+        max_pixels: largest size that images are scaled down to (Qwen).
+        max_tiles: largest number of tiles an image is cut into, 1 for no tiling (InternVL).
+    """
+
+    min_pixels: int | None = None
+    max_pixels: int | None = None
+    max_tiles: int | None = None
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if value is not None and (isinstance(value, bool) or value < 1):
+                raise InvalidValueError(name, value, "a positive integer, or left out")
+
+
+class AbstractFamily(ABC):
+    """Interface of one model family; the implementations are final and hold no state."""
+
+    name: ClassVar[str]
+    #: `config.model_type` of the checkpoints that this family serves.
+    model_types: ClassVar[tuple[str, ...]]
+    #: Processor without the video half, so that it also builds where torchvision is missing.
+    processor_class: ClassVar[type[ProcessorMixin]]
+    #: Text tokens that open and close one image in the prompt ("" where there is none).
+    delimiters: ClassVar[tuple[str, str]]
+
+    @abstractmethod
+    def image_inputs(self, processor: ProcessorMixin, image: Image.Image) -> ImageInputs:
+        """Pixel tensors and token count of one RGB image, at the processor's pixel budget."""
+
+    @abstractmethod
+    def model_kwargs(self, images: Sequence[ImageInputs]) -> dict[str, Tensor]:
+        """Pixel arguments for the model's own `forward` or `generate`, images in prompt order."""
+
+    @abstractmethod
+    def encode(self, model: PreTrainedModel, images: Sequence[ImageInputs]) -> list[ImageFeatures]:
+        """Features of each image, in one call of the vision tower."""
+
+    @abstractmethod
+    def encoder_outputs(self, features: Sequence[ImageFeatures]) -> dict[str, Any]:
+        """`mm_encoder_outputs` for a forward pass whose rows hold these images, in order."""
+
+    @abstractmethod
+    def split_encoder_outputs(
+        self, outputs: Mapping[str, Any], num_tokens: Sequence[int]
+    ) -> list[ImageFeatures]:
+        """Inverse of `encoder_outputs`: features of each image out of what `generate` encoded."""
+
+    @abstractmethod
+    def set_budget(self, processor: ProcessorMixin, budget: ImageBudget) -> None:
+        """Applies a budget to the processor; raises for a setting that the family does not have."""
+
+    def text_kwargs(self, model: PreTrainedModel, input_ids: Tensor) -> dict[str, Tensor]:
+        """Further arguments that the model's own `forward` needs beside ids and pixels."""
+        return {}
+
+    def position_ids(
+        self, model: PreTrainedModel, input_ids: Tensor, images: Sequence[ImageInputs]
+    ) -> Tensor:
+        """Positions of the whole prompt.
+
+        Returns:
+            ``[1, length]``, or ``[3, 1, length]`` for families with multimodal rotary positions.
+        """
+        return torch.arange(input_ids.shape[1], device=input_ids.device)[None]
+
+    def decoder_layers(self, model: PreTrainedModel) -> nn.ModuleList:
+        """Decoder layers of the language model, first to last (for probes and interventions)."""
+        return model.model.language_model.layers
+
+    def context_length(self, model: PreTrainedModel) -> int:
+        """Largest number of positions that the language model was configured for."""
+        return int(model.config.get_text_config().max_position_embeddings)
+
+    def image_token_id(self, model: PreTrainedModel) -> int:
+        """Id of the placeholder token onto which features are scattered."""
+        return int(model.config.image_token_id)
+
+    def image_spans(
+        self, model: PreTrainedModel, input_ids: Tensor, num_tokens: Sequence[int]
+    ) -> list[tuple[int, int]]:
+        """Half-open token ranges of the images in a prompt.
+
+        Adjacent images without a delimiter share one run of placeholders, so lengths come from
+        the images and not from the runs.
+
+        Args:
+            model: gives the id of the placeholder token.
+            input_ids: ``[length]``.
+            num_tokens: placeholder tokens of each image, in prompt order.
+
+        Returns:
+            One ``(start, end)`` per image; ``input_ids[start:end]`` is all placeholders.
+
+        Raises:
+            PromptError: the prompt does not hold exactly these images.
+        """
+        positions = (input_ids == self.image_token_id(model)).nonzero()[:, 0].tolist()
+        if len(positions) != sum(num_tokens):
+            raise PromptError(
+                f"the prompt holds {len(positions)} image tokens but the {len(num_tokens)} images "
+                f"fill {sum(num_tokens)} ({list(num_tokens)})"
+            )
+        spans: list[tuple[int, int]] = []
+        used = 0
+        for count in num_tokens:
+            start, end = positions[used], positions[used + count - 1] + 1
+            if end - start != count:
+                raise PromptError(
+                    f"image {len(spans)} should fill {count} consecutive tokens, but its "
+                    f"placeholders are spread over positions {start} to {end - 1}"
+                )
+            spans.append((start, end))
+            used += count
+        return spans

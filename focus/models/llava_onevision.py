@@ -1,0 +1,92 @@
+"""LLaVA-OneVision (`llava-hf/llava-onevision-qwen2-*-ov-hf`)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, final
+
+import torch
+from PIL import Image
+from torch import Tensor
+from transformers import LlavaOnevisionProcessor, PreTrainedModel, ProcessorMixin
+from transformers.modeling_outputs import BaseModelOutputWithPooling
+
+from focus.errors import InvalidValueError
+from focus.models.base import AbstractFamily, ImageBudget, ImageFeatures, ImageInputs
+
+
+class LlavaOnevisionImageProcessor(LlavaOnevisionProcessor):
+    """`LlavaOnevisionProcessor` without the video half, always in multi-image mode.
+
+    The upstream processor gives a lone image many tiles (anyres) and each of several images one.
+    A strategy that shows the model one image of three would then spend more tokens on it than
+    plain decoding does, and the comparison would measure resolution. Here every image is one tile
+    and one newline token, however many there are.
+    """
+
+    @classmethod
+    def get_attributes(cls) -> list[str]:
+        return ["image_processor", "tokenizer"]
+
+    def replace_image_token(self, image_inputs: dict, image_idx: int, **kwargs: Any) -> str:
+        return self.image_token * self.tokens_per_image
+
+    @property
+    def tokens_per_image(self) -> int:
+        newline = 1
+        dropped_class_token = int(self.vision_feature_select_strategy == "default")
+        return self.num_image_tokens + newline - dropped_class_token
+
+
+@final
+class LlavaOnevision(AbstractFamily):
+    """One square tile per image, followed by the `image_newline` embedding that closes it."""
+
+    name = "llava_onevision"
+    model_types = ("llava_onevision",)
+    processor_class = LlavaOnevisionImageProcessor
+    delimiters = ("", "")  # the learned newline is a feature, not a token
+
+    def set_budget(self, processor: ProcessorMixin, budget: ImageBudget) -> None:
+        for name, value in vars(budget).items():
+            if value is not None:
+                accepted = f"left out for {self.name}, which gives every image one tile"
+                raise InvalidValueError(name, value, accepted)
+
+    def image_inputs(self, processor: ProcessorMixin, image: Image.Image) -> ImageInputs:
+        # A nested list of at least two images selects multi-image mode; the second is thrown away.
+        partner = Image.new("RGB", (1, 1))
+        tensors = processor.image_processor([[image, partner]], return_tensors="pt")
+        return ImageInputs(
+            tensors={
+                "pixel_values": tensors["pixel_values"][:1],  # [1, 1, 3, height, width]
+                "image_sizes": tensors["image_sizes"][:1],
+            },
+            num_tokens=processor.tokens_per_image,
+            placeholder=processor.replace_image_token({}, 0),
+        )
+
+    def model_kwargs(self, images: Sequence[ImageInputs]) -> dict[str, Tensor]:
+        kwargs = {
+            name: torch.cat([image.tensors[name] for image in images])
+            for name in ("pixel_values", "image_sizes")
+        }
+        # The number of images in the sample they belong to; 1 would ask for anyres tiles.
+        return {**kwargs, "batch_num_images": torch.tensor([max(2, len(images))])}
+
+    def encode(self, model: PreTrainedModel, images: Sequence[ImageInputs]) -> list[ImageFeatures]:
+        pixels = {k: v.to(model.device) for k, v in self.model_kwargs(images).items()}
+        pixels["pixel_values"] = pixels["pixel_values"].to(model.dtype)
+        outputs = model.get_image_features(**pixels, return_dict=True)
+        return self.split_encoder_outputs(
+            {"image": outputs}, [image.num_tokens for image in images]
+        )
+
+    def encoder_outputs(self, features: Sequence[ImageFeatures]) -> dict[str, Any]:
+        embeddings = [feature.embeddings for feature in features]
+        return {"image": BaseModelOutputWithPooling(pooler_output=embeddings)}
+
+    def split_encoder_outputs(
+        self, outputs: Mapping[str, Any], num_tokens: Sequence[int]
+    ) -> list[ImageFeatures]:
+        return [ImageFeatures(part) for part in outputs["image"].pooler_output]

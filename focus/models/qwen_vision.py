@@ -1,0 +1,77 @@
+"""What the Qwen-VL families share: dynamic resolution and multimodal rotary positions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+from transformers import PreTrainedModel, ProcessorMixin
+from transformers.modeling_outputs import BaseModelOutputWithPooling
+
+from focus.errors import InvalidValueError
+from focus.models.base import AbstractFamily, ImageBudget, ImageFeatures, ImageInputs
+
+
+class AbstractQwenVision(AbstractFamily):
+    """Images keep their aspect ratio; their token count follows from their size in pixels."""
+
+    delimiters = ("<|vision_start|>", "<|vision_end|>")
+
+    def set_budget(self, processor: ProcessorMixin, budget: ImageBudget) -> None:
+        if budget.max_tiles is not None:
+            raise InvalidValueError(
+                "max_tiles", budget.max_tiles, f"left out for {self.name}, which has no tiles"
+            )
+        size = dict(processor.image_processor.size)
+        size["shortest_edge"] = budget.min_pixels or size["shortest_edge"]
+        size["longest_edge"] = budget.max_pixels or size["longest_edge"]
+        processor.image_processor.size = size
+
+    def image_inputs(self, processor: ProcessorMixin, image: Image.Image) -> ImageInputs:
+        tensors = processor.image_processor(image, return_tensors="pt")
+        grid = tensors["image_grid_thw"]  # [1, 3]: patches in time, height, width
+        placeholder = processor.replace_image_token({"image_grid_thw": grid}, 0)
+        return ImageInputs(
+            tensors={"pixel_values": tensors["pixel_values"], "image_grid_thw": grid},
+            num_tokens=int(grid[0].prod()) // processor.image_processor.merge_size**2,
+            placeholder=placeholder,
+        )
+
+    def model_kwargs(self, images: Sequence[ImageInputs]) -> dict[str, Tensor]:
+        return {
+            name: torch.cat([image.tensors[name] for image in images])
+            for name in ("pixel_values", "image_grid_thw")
+        }
+
+    def text_kwargs(self, model: PreTrainedModel, input_ids: Tensor) -> dict[str, Tensor]:
+        return {"mm_token_type_ids": (input_ids == self.image_token_id(model)).int()}
+
+    def position_ids(
+        self, model: PreTrainedModel, input_ids: Tensor, images: Sequence[ImageInputs]
+    ) -> Tensor:
+        grid = torch.cat([image.tensors["image_grid_thw"] for image in images])
+        positions, _ = model.model.get_rope_index(
+            input_ids,
+            mm_token_type_ids=self.text_kwargs(model, input_ids)["mm_token_type_ids"],
+            image_grid_thw=grid.to(input_ids.device),
+        )
+        return positions  # [3, 1, length]
+
+    def encode(self, model: PreTrainedModel, images: Sequence[ImageInputs]) -> list[ImageFeatures]:
+        pixels = {k: v.to(model.device) for k, v in self.model_kwargs(images).items()}
+        outputs = model.get_image_features(**pixels, return_dict=True)
+        return self.split_encoder_outputs(
+            {"image": outputs}, [image.num_tokens for image in images]
+        )
+
+    def encoder_outputs(self, features: Sequence[ImageFeatures]) -> dict[str, Any]:
+        embeddings = tuple(feature.embeddings for feature in features)
+        return {"image": BaseModelOutputWithPooling(pooler_output=embeddings)}
+
+    def split_encoder_outputs(
+        self, outputs: Mapping[str, Any], num_tokens: Sequence[int]
+    ) -> list[ImageFeatures]:
+        return [ImageFeatures(part) for part in outputs["image"].pooler_output]
