@@ -80,9 +80,11 @@ class BranchedOutput(GenerateDecoderOnlyOutput):
     Args:
         branch_logits: per kept step ``[rows, sequences, vocab]``, in the order of the plan's rows,
             before combination and before any logits processor.
+        num_new_tokens: ``[sequences]``, tokens that each sequence has before its padding.
     """
 
     branch_logits: tuple[Tensor, ...] | None = None
+    num_new_tokens: Tensor | None = None
 
 
 def decode_branches(
@@ -110,17 +112,23 @@ def decode_branches(
 
     Raises:
         UnsupportedGenerationError: beams, assisted decoding, several prompts in one batch, padding,
-            guidance, a static cache, attentions or hidden states.
+            guidance, a static cache, a cache or pixels from outside, attentions, hidden states.
         PromptError: `input_ids` are not those of `branches.prompt`.
         ContextLengthError: the prompt does not fit into the context of the model.
         NonFiniteLogitsError: a row produced NaN or infinity.
         BranchMemoryError: out of memory.
     """
     _check_supported(generation_config, model_kwargs)
+    if len(input_ids) != generation_config.num_return_sequences:
+        raise UnsupportedGenerationError(
+            f"a batch of several prompts (input_ids of shape {list(input_ids.shape)}) is not "
+            "supported: the branches of one prompt fill the batch; call generate once per prompt"
+        )
     _check_prompt(model, input_ids, branches)
     rows = _build_rows(model, branches)
     sequences, prompt_length = input_ids, input_ids.shape[1]
     unfinished = torch.ones(len(sequences), dtype=torch.bool, device=sequences.device)
+    num_new_tokens = torch.zeros(len(sequences), dtype=torch.long, device=sequences.device)
     random = torch.Generator(device=sequences.device)
     random.manual_seed(key_to_seed(*branches.sampling_key, "sampling") % 2**63)
     pad = _pad_token(generation_config)
@@ -138,7 +146,8 @@ def decode_branches(
             kept.append(logits.clone())
         # Combined before the processors: after them, two rows masked to -inf would subtract to NaN.
         combined = branches.combine(logits)
-        scores = logits_processor(sequences, combined)
+        # A copy, since a processor may write into what it is given.
+        scores = logits_processor(sequences, combined.clone())
         if generation_config.output_logits:
             all_logits.append(combined)
         if generation_config.output_scores:
@@ -148,6 +157,7 @@ def decode_branches(
         sequences = torch.cat([sequences, tokens[:, None]], dim=1)
         if streamer is not None:
             streamer.put(tokens.cpu())
+        num_new_tokens += unfinished
         unfinished = unfinished & ~stopping_criteria(sequences, scores)
         if not unfinished.any():
             break
@@ -163,6 +173,7 @@ def decode_branches(
         scores=tuple(all_scores) or None,
         logits=tuple(all_logits) or None,
         branch_logits=tuple(kept) or None,
+        num_new_tokens=num_new_tokens,
     )
 
 
@@ -209,6 +220,11 @@ def _check_supported(config: GenerationConfig, model_kwargs: Mapping[str, Any]) 
             f"num_beams={config.num_beams} is not supported: beams of several branches have no "
             "common score; use num_beams=1 with do_sample and num_return_sequences"
         )
+    if config.penalty_alpha:  # without top_k it would not even change the mode
+        raise UnsupportedGenerationError(
+            f"penalty_alpha={config.penalty_alpha} is not supported: contrastive search compares "
+            "the hidden states of one row; use greedy search or sampling"
+        )
     mode = config.get_generation_mode()
     if mode not in (GenerationMode.GREEDY_SEARCH, GenerationMode.SAMPLE):
         raise UnsupportedGenerationError(
@@ -223,6 +239,17 @@ def _check_supported(config: GenerationConfig, model_kwargs: Mapping[str, Any]) 
         raise UnsupportedGenerationError(
             f"cache_implementation={config.cache_implementation!r} is not supported: rows are "
             "duplicated during the prefill, which needs the dynamic cache"
+        )
+    cache = model_kwargs.get("past_key_values")
+    if config.use_cache is False or (cache is not None and cache.get_seq_length() > 0):
+        raise UnsupportedGenerationError(
+            "use_cache=False and a filled past_key_values are not supported: the rows of a prompt "
+            "keep a cache of their own"
+        )
+    if model_kwargs.get("mm_encoder_outputs"):
+        raise UnsupportedGenerationError(
+            "pixel_values are not supported beside branches, which carry the images of every row; "
+            "pass input_ids only"
         )
     for name in ("output_attentions", "output_hidden_states"):
         if getattr(config, name):
@@ -283,5 +310,6 @@ def _memory_errors(branches: BranchedPrompt, num_sequences: int) -> Iterator[Non
 def _is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
         return True
-    # The CPU allocator raises a plain RuntimeError.
-    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+    # The CPU allocator raises a plain RuntimeError, and so do CUDA's own libraries.
+    signs = ("can't allocate memory", "not enough memory", "out of memory", "ALLOC_FAILED")
+    return any(sign in str(error) for sign in signs)

@@ -7,7 +7,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 from PIL import Image
 from torch import Tensor
@@ -47,7 +47,8 @@ class Request:
         Raises:
             ImageError, PromptError: see `focus.images.load_images` and `focus.prompts`.
         """
-        loaded = tuple(load_images(images if isinstance(images, list | tuple) else [images]))
+        sources = images if isinstance(images, list | tuple) else [cast(ImageSource, images)]
+        loaded = tuple(load_images(sources))
         question = place_images(question, len(loaded))
         if "sample_id" not in kwargs:
             digest = hashlib.sha256(question.encode())

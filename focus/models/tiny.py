@@ -8,6 +8,7 @@ through the same classes as the real checkpoints, and need no network.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
@@ -277,3 +278,24 @@ def build_tiny(architecture: str, *, seed: int = 0) -> VisionLanguageModel:
     )
     family = family_of(model.config.model_type)
     return VisionLanguageModel(model.eval(), processor, family, f"tiny-{architecture}")
+
+
+@dataclass(frozen=True)
+class TinyModel:
+    """The same as a checkpoint of configuration files: `load` builds the model.
+
+    Args:
+        architecture: key of `BUILDERS`.
+        seed: of the random weights.
+    """
+
+    architecture: str
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.architecture not in BUILDERS:
+            raise UnknownNameError("architecture", self.architecture, BUILDERS)
+
+    def load(self) -> VisionLanguageModel:
+        """Builds the model."""
+        return build_tiny(self.architecture, seed=self.seed)

@@ -1,0 +1,140 @@
+"""From records to the table that a run ends with, as data and as text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+from rich.table import Table
+
+from analysis.statistics import clustered_interval, paired_difference, wilson_interval
+
+BASELINE = "vanilla"
+CELL = ["benchmark", "model", "decoding"]
+
+
+def metric_values(records: pd.DataFrame) -> dict[str, pd.Series]:
+    """Per metric, one value for each unit that it is measured on.
+
+    Returns:
+        ``accuracy``, ``unparsed rate`` and (where a wrong answer can be traced to another image)
+        ``leakage rate``: one value per question, indexed by its id. Where questions come in
+        groups, ``<category> score`` and ``group score``: one value per group of questions that
+        count only if all of them are right (Winoground, VisMin), indexed by the cluster.
+    """
+    by_id = records.set_index("id")
+    metrics = {
+        "accuracy": by_id["correct"].astype(float),
+        "unparsed rate": by_id["parsed"].isna().astype(float),
+    }
+    traceable = by_id["traceable"].astype(bool)
+    if traceable.any():
+        metrics["leakage rate"] = by_id.loc[traceable, "leaked"].astype(float)
+    if records["group"].duplicated().any():
+        for category, part in records.groupby("category"):
+            metrics[f"{category} score"] = part.groupby("cluster")["correct"].all().astype(float)
+        if records["category"].nunique() > 1:
+            metrics["group score"] = records.groupby("cluster")["correct"].all().astype(float)
+    return metrics
+
+
+def summarise(records: Iterable[Mapping[str, Any]], *, level: float = 0.95) -> list[dict[str, Any]]:
+    """One row per benchmark, model, strategy and metric.
+
+    Proportions carry Wilson intervals, or cluster-robust ones where questions share images. The
+    difference to plain decoding is paired: the same units under both strategies.
+
+    Returns:
+        Rows with keys benchmark, model, decoding, metric, value, ci_low, ci_high, n and, for
+        strategies other than plain decoding, delta, delta_low, delta_high, p_value, p_test.
+        The metric ``seconds`` (mean per question) has no interval.
+    """
+    frame = pd.DataFrame(list(records))
+    rows: list[dict[str, Any]] = []
+    for _, block in frame.groupby(CELL[:2], sort=False):
+        cells = {name: cell for name, cell in block.groupby("decoding", sort=False)}
+        baseline = metric_values(cells[BASELINE]) if BASELINE in cells else {}
+        for cell in cells.values():
+            clusters = cell.set_index("id")["cluster"]
+            labels = cell.iloc[0][CELL].to_dict()
+            for metric, values in metric_values(cell).items():
+                row = {**labels, "metric": metric, **_interval(values, clusters, level)}
+                if cell.iloc[0]["decoding"] != BASELINE and metric in baseline:
+                    row |= _difference(values, baseline[metric], clusters, level)
+                rows.append(row)
+            seconds = {"value": float(cell["seconds"].mean()), "ci_low": None, "ci_high": None}
+            rows.append({**labels, "metric": "seconds", **seconds, "n": len(cell)})
+    return rows
+
+
+def _interval(values: pd.Series, clusters: pd.Series, level: float) -> dict[str, Any]:
+    shared = clusters.reindex(values.index)
+    if shared.notna().all() and shared.duplicated().any():
+        low, high = clustered_interval(values.to_numpy(), shared.to_numpy(), level=level)
+    else:
+        low, high = wilson_interval(int(values.sum()), len(values), level=level)
+    return {"value": float(values.mean()), "ci_low": low, "ci_high": high, "n": len(values)}
+
+
+def _difference(
+    values: pd.Series, baseline: pd.Series, clusters: pd.Series, level: float
+) -> dict[str, Any]:
+    common = values.index.intersection(baseline.index)
+    shared = clusters.reindex(common)
+    grouped = shared.notna().all() and shared.duplicated().any()
+    result = paired_difference(
+        values[common].to_numpy(),
+        baseline[common].to_numpy(),
+        clusters=shared.to_numpy() if grouped else None,
+        level=level,
+    )
+    return {
+        "delta": result.delta,
+        "delta_low": result.low,
+        "delta_high": result.high,
+        "p_value": result.p_value,
+        "p_test": result.test,
+    }
+
+
+def summary_table(rows: Sequence[Mapping[str, Any]], *, title: str = "") -> Table:
+    """The rows as a table for people: one line per benchmark, model and strategy."""
+    table = Table(title=title, title_justify="left", header_style="bold")
+    headers = ("benchmark", "model", "decoding", "n", "accuracy [95%]", "image score [95%]")
+    for header in headers:
+        table.add_column(header, justify="left" if header in CELL else "right", no_wrap=True)
+    for header in ("leakage", "unparsed", "s / question", "accuracy - plain [95%]"):
+        table.add_column(header, justify="right", no_wrap=True)
+    cells: dict[tuple[str, ...], dict[str, Mapping[str, Any]]] = {}
+    for row in rows:
+        cells.setdefault(tuple(row[key] for key in CELL), {})[row["metric"]] = row
+    previous = None
+    for labels, metrics in cells.items():
+        if previous not in (None, labels[:2]):
+            table.add_section()
+        table.add_row(
+            *(labels if labels[:2] != previous else ("", "", labels[2])),
+            str(metrics["accuracy"]["n"]),
+            _proportion(metrics.get("accuracy")),
+            _proportion(metrics.get("image score")),
+            _proportion(metrics.get("leakage rate"), interval=False),
+            _proportion(metrics.get("unparsed rate"), interval=False),
+            f"{metrics['seconds']['value']:.3f}",
+            _delta(metrics["accuracy"]),
+        )
+        previous = labels[:2]
+    return table
+
+
+def _proportion(row: Mapping[str, Any] | None, *, interval: bool = True) -> str:
+    if row is None:
+        return "-"
+    value = f"{row['value']:.3f}"
+    return f"{value} [{row['ci_low']:.3f}, {row['ci_high']:.3f}]" if interval else value
+
+
+def _delta(row: Mapping[str, Any]) -> str:
+    if "delta" not in row:
+        return ""
+    return f"{row['delta']:+.3f} [{row['delta_low']:+.3f}, {row['delta_high']:+.3f}]"

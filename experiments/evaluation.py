@@ -1,0 +1,154 @@
+"""Running a strategy over a benchmark: one record per question, resumable."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from torch import Tensor
+
+from analysis.tables import summarise
+from focus.benchmarks import AbstractBenchmark, Example
+from focus.decoding import AbstractDecoding, Decoded, GenerationSettings, Request
+from focus.models import VisionLanguageModel
+from focus.records import Record, RecordFile, digest
+from focus.scoring import score_answer
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One benchmark under one strategy and model: the unit of evaluation."""
+
+    vlm: VisionLanguageModel
+    benchmark: AbstractBenchmark
+    decoding: AbstractDecoding
+    settings: GenerationSettings
+    decoding_name: str
+
+    @property
+    def labels(self) -> dict[str, str]:
+        """What tells its records from those of other cells."""
+        return {
+            "benchmark": self.benchmark.name,
+            "model": self.vlm.name,
+            "decoding": self.decoding_name,
+        }
+
+
+def evaluate_cell(
+    cell: Cell, records: RecordFile, progress: Progress, *, limit: int | None
+) -> None:
+    """Answers every question that has no record yet and appends its record."""
+    total = len(cell.benchmark) if limit is None else min(limit, len(cell.benchmark))
+    labels = cell.labels
+    task = progress.add_task(" · ".join(labels.values()), total=total)
+    for index in range(total):
+        example = cell.benchmark[index]
+        if {**labels, "id": example.id} not in records:
+            records.append({**labels, "id": example.id, **answer_example(cell, example)})
+        progress.advance(task)
+
+
+def answer_example(cell: Cell, example: Example) -> Record:
+    """The record of one question, without the labels of its cell."""
+    request = Request(
+        images=example.images,
+        question=example.question,
+        sample_id=f"{cell.benchmark.name}/{example.id}",
+        targets=example.targets or None,
+    )
+    decoded = cell.decoding.decode(cell.vlm, request, cell.settings, keep_logits="first")
+    score = score_answer(decoded.text, example)
+    return {
+        "order": None,
+        "category": example.category,
+        "group": example.group,
+        "cluster": example.cluster,
+        "text": decoded.text,
+        "parsed": score.parsed,
+        "answer": example.answer,
+        "correct": score.correct,
+        "leaked": score.leaked,
+        "traceable": bool(example.distractors),
+        "distractors": list(example.distractors),
+        "choices": list(example.choices),
+        **choice_logits(cell.vlm, decoded, example),
+        "num_images": len(example.images),
+        "num_rows": decoded.num_rows,
+        "num_encoded": decoded.num_encoded,
+        "prompt_tokens": decoded.prompt_tokens,
+        "prompt_hash": digest([example.question, request.system]),
+        "seconds": round(decoded.seconds, 5),
+    }
+
+
+def choice_logits(vlm: VisionLanguageModel, decoded: Decoded, example: Example) -> Record:
+    """Logits of each choice at the first step: of every row, and of their combination.
+
+    A choice stands for its first token; where two choices begin alike, nothing is recorded.
+    """
+    tokens = first_tokens(vlm, example.choices)
+    if not tokens or not decoded.branch_logits:
+        return {"choice_logits": None, "row_logits": None}
+
+    def pick(logits: Tensor) -> list[float]:
+        return [round(value, 4) for value in logits[tokens].tolist()]
+
+    rows = zip(decoded.row_labels, decoded.branch_logits[0][:, 0], strict=True)
+    return {
+        "choice_logits": pick(decoded.combined_logits[0][0]),
+        "row_logits": {label: pick(logits) for label, logits in rows},
+    }
+
+
+def first_tokens(vlm: VisionLanguageModel, choices: tuple[str, ...]) -> list[int]:
+    """First token of each choice; empty where these do not tell the choices apart."""
+    encoded = [vlm.processor.tokenizer.encode(c, add_special_tokens=False) for c in choices]
+    tokens = [ids[0] for ids in encoded if ids]
+    return tokens if len(set(tokens)) == len(choices) else []
+
+
+def write_summary(folder: Path, records: list[Record], **extra: Any) -> list[dict[str, Any]]:
+    """Writes `summary.json` and returns its rows."""
+    rows = summarise(records)
+    text = json.dumps({"rows": rows, **extra}, indent=2, ensure_ascii=False)
+    (folder / "summary.json").write_text(text + "\n", encoding="utf-8")
+    return rows
+
+
+@contextmanager
+def progress_bars(console: Console) -> Iterator[Progress]:
+    """One bar per cell, with rate and remaining time."""
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, refresh_per_second=4) as progress:
+        yield progress
+
+
+def make_console() -> Console:
+    """Console that does not fold wide tables where there is no terminal to fit into."""
+    width = max(160, shutil.get_terminal_size().columns)
+    console = Console()
+    return console if console.is_terminal else Console(width=width)

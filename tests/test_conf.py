@@ -1,0 +1,111 @@
+"""Every configuration composes and instantiates; what does not exist is named with what does."""
+
+import pytest
+from omegaconf import OmegaConf
+
+from experiments.config import CONF, build, compose_config, explain_overrides
+from focus.aggregation import AGGREGATIONS
+from focus.decoding import STRATEGIES
+from focus.errors import InvalidValueError, UnknownNameError
+from focus.noise import NOISE_TYPES
+
+GROUPS = ("model", "benchmark", "decoding", "decoding/noise", "decoding/aggregation", "settings")
+
+
+def options(group: str) -> list[str]:
+    return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+
+
+@pytest.mark.parametrize(
+    ("group", "option"), [(group, option) for group in GROUPS for option in options(group)]
+)
+def test_every_option_composes_and_instantiates(group, option):
+    config = compose_config("config", [f"{group}={option}"])
+    built = build(OmegaConf.select(config, group.replace("/", ".")))
+    if group == "decoding":
+        assert built.name in STRATEGIES
+
+
+@pytest.mark.parametrize("experiment", options("experiment"))
+def test_every_experiment_composes(experiment):
+    config = compose_config("config", [f"experiment={experiment}"])
+    for node in ("model", "benchmark", "decoding", "settings", "logger"):
+        build(config[node])
+
+
+def test_every_experiment_file_starts_with_its_command():
+    for path in (CONF / "experiment").glob("*.yaml"):
+        lines = path.read_text().splitlines()
+        assert lines[0] == "# @package _global_"
+        assert f"experiment={path.stem}" in lines[1]
+
+
+def test_experiments_beat_the_defaults_and_the_command_line_beats_experiments():
+    assert compose_config("config").limit is None
+    assert compose_config("config", ["experiment=smoke"]).limit == 4
+    assert compose_config("config", ["experiment=smoke", "limit=2"]).limit == 2
+
+
+def test_every_noise_type_aggregation_and_strategy_has_a_file():
+    names = {build(compose_config("config", [f"decoding/noise={o}"]).decoding.noise).name
+             for o in options("decoding/noise")}  # fmt: skip
+    assert names == set(NOISE_TYPES)
+    assert set(options("decoding/aggregation")) == set(AGGREGATIONS)
+    assert {build(compose_config("config", [f"decoding={o}"]).decoding).name
+            for o in options("decoding")} == set(STRATEGIES)  # fmt: skip
+
+
+def test_nested_choices_reach_the_strategy():
+    overrides = ["decoding/noise=gaussian", "decoding/aggregation=max", "decoding.alpha=0.5"]
+    focus = build(compose_config("config", overrides).decoding)
+    assert (focus.noise.name, focus.aggregation, focus.alpha) == ("gaussian", "max", 0.5)
+
+
+def test_the_seed_reaches_noise_and_sampling():
+    config = compose_config("config", ["seed=7"])
+    assert build(config.decoding).noise.seed == 7
+    assert build(config.settings).seed == 7
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("decoding.alfa=1", "did you mean 'alpha'"),
+        ("decoding.noise.scal=1", "did you mean 'scale'"),
+        ("limt=3", "did you mean 'limit'"),
+        ("decoding.alpha=1", None),
+        ("decoding/noise=gaussian", None),
+    ],
+)
+def test_misspelt_settings_are_answered_with_the_accepted_ones(override, expected):
+    problem = explain_overrides("config", [override])
+    if expected is None:
+        assert problem is None
+    else:
+        assert expected in problem
+        assert "known: " in problem
+
+
+def test_settings_of_a_chosen_group_are_checked_against_that_group():
+    assert explain_overrides("config", ["decoding=vanilla", "decoding.alpha=1"])
+    assert not explain_overrides("config", ["decoding=focus", "decoding.alpha=1"])
+
+
+def test_added_keys_fail_when_built():
+    config = compose_config("config", ["+decoding.alfa=1"])
+    with pytest.raises(UnknownNameError, match="alfa.*known: .*alpha"):
+        build(config.decoding)
+
+
+def test_refused_values_keep_their_own_error():
+    with pytest.raises(InvalidValueError, match="alpha"):
+        build(compose_config("config", ["decoding.alpha=-1"]).decoding)
+
+
+def test_model_files_of_real_checkpoints_are_pinned():
+    for option in options("model"):
+        config = compose_config("config", [f"model={option}"]).model
+        source = config.get("source", "")
+        if source and not source.startswith("embedded:"):
+            assert config.dtype == "bfloat16", option
+            assert "revision" in config, option

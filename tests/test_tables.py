@@ -1,0 +1,99 @@
+"""The summary states what the records say, on hand-made records."""
+
+import pytest
+
+from analysis.tables import summarise, summary_table
+
+
+def records(decoding: str, correct: list[bool], **extra: object) -> list[dict]:
+    return [
+        {
+            "benchmark": "b",
+            "model": "m",
+            "decoding": decoding,
+            "id": f"q{index}",
+            "group": f"q{index}",
+            "cluster": f"q{index}",
+            "category": "colour",
+            "parsed": "red" if right else None,
+            "correct": right,
+            "leaked": False,
+            "traceable": True,
+            "seconds": 0.5,
+            **extra,
+        }
+        for index, right in enumerate(correct)
+    ]
+
+
+def row(rows: list[dict], decoding: str, metric: str) -> dict:
+    (found,) = [r for r in rows if r["decoding"] == decoding and r["metric"] == metric]
+    return found
+
+
+def test_accuracy_and_paired_difference():
+    plain, ours = [True] * 60 + [False] * 40, [True] * 90 + [False] * 10
+    rows = summarise(records("vanilla", plain) + records("focus", ours))
+    assert row(rows, "vanilla", "accuracy")["value"] == pytest.approx(0.6)
+    assert "delta" not in row(rows, "vanilla", "accuracy")
+    accuracy = row(rows, "focus", "accuracy")
+    assert accuracy["value"] == pytest.approx(0.9)
+    assert accuracy["n"] == 100
+    assert accuracy["ci_low"] < 0.9 < accuracy["ci_high"]
+    assert accuracy["delta"] == pytest.approx(0.3)
+    assert 0.2 < accuracy["delta_low"] < 0.3 < accuracy["delta_high"] < 0.4
+    assert accuracy["p_value"] < 1e-6
+
+
+def test_pairing_is_by_question_not_by_position():
+    """Reversing the order of one strategy's records must change nothing."""
+    plain, ours = [True, False] * 20, [True, True] * 20
+    forward = summarise(records("vanilla", plain) + records("focus", ours))
+    backward = summarise(records("vanilla", plain) + records("focus", ours)[::-1])
+    assert row(forward, "focus", "accuracy") == row(backward, "focus", "accuracy")
+
+
+def test_leakage_counts_only_where_it_can_be_told():
+    leaking = records("vanilla", [False] * 4, leaked=True, parsed="blue")
+    silent = [
+        {**r, "id": r["id"] + "x", "traceable": False} for r in records("vanilla", [True] * 4)
+    ]
+    leakage = row(summarise(leaking + silent), "vanilla", "leakage rate")
+    assert (leakage["value"], leakage["n"]) == (1.0, 4)
+    none = summarise(silent)
+    assert not [r for r in none if r["metric"] == "leakage rate"]
+
+
+def test_a_group_counts_only_if_all_its_questions_are_right():
+    answers = [True, True, True, False, False, False]
+    paired = [
+        {**r, "group": f"p{i // 2}", "cluster": f"p{i // 2}", "category": "image"}
+        for i, r in enumerate(records("vanilla", answers))
+    ]
+    rows = summarise(paired)
+    score = row(rows, "vanilla", "image score")
+    assert score["value"] == pytest.approx(1 / 3)
+    assert score["n"] == 3
+    assert row(rows, "vanilla", "accuracy")["value"] == pytest.approx(0.5)
+
+
+def test_text_image_and_group_scores():
+    """Winoground: the group score needs both directions of a pair."""
+    right = {"image": [True, True, True, True], "text": [True, True, True, False]}
+    rows = []
+    for category, answers in right.items():
+        for i, r in enumerate(records("vanilla", answers)):
+            pair = f"p{i // 2}"
+            labels = {"group": f"{pair}-{category}", "cluster": pair, "category": category}
+            rows.append({**r, "id": f"{category}{i}", **labels})
+    summary = summarise(rows)
+    assert row(summary, "vanilla", "image score")["value"] == 1.0
+    assert row(summary, "vanilla", "text score")["value"] == 0.5
+    assert row(summary, "vanilla", "group score")["value"] == 0.5
+
+
+def test_the_table_has_one_line_per_strategy():
+    rows = summarise(records("vanilla", [True] * 5) + records("focus", [False] * 5))
+    table = summary_table(rows)
+    assert table.row_count == 2
+    assert list(table.columns[2].cells) == ["vanilla", "focus"]
