@@ -7,11 +7,12 @@ from dataclasses import dataclass
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 from PIL import Image
 
-ROW_COLOURS = {"plain": "0.55", "reference": "0.75", "FOCUS": "C3"}
+from analysis.leakage import KINDS
 
 
 @dataclass(frozen=True)
@@ -96,3 +97,52 @@ def _answer_bars(axes: plt.Axes, view: BranchView, label: str) -> None:
         fontsize=7,
         annotation_clip=False,
     )
+
+
+def accuracy_figure(rows: Sequence[Mapping[str, object]], metrics: Sequence[str]) -> Figure:
+    """Each metric with its 95% interval, per benchmark and model, strategies side by side.
+
+    Args:
+        rows: from `analysis.tables.summarise`.
+        metrics: one panel each; benchmarks without a metric are left out of its panel.
+    """
+    sns.set_theme(style="whitegrid", context="paper")
+    figure, panels = plt.subplots(
+        1, len(metrics), figsize=(4.2 * len(metrics), 3.2), sharey=True, squeeze=False
+    )
+    for axes, metric in zip(panels[0], metrics, strict=True):
+        frame = pd.DataFrame([row for row in rows if row["metric"] == metric])
+        frame["cell"] = frame["benchmark"] + "\n" + frame["model"]
+        sns.barplot(frame, x="cell", y="value", hue="decoding", ax=axes, errorbar=None)
+        for container, (_, part) in zip(
+            axes.containers, frame.groupby("decoding", sort=False), strict=True
+        ):
+            centres = [bar.get_x() + bar.get_width() / 2 for bar in container]
+            low, high = part["value"] - part["ci_low"], part["ci_high"] - part["value"]
+            axes.errorbar(
+                centres, part["value"], yerr=[low, high], fmt="none", ecolor="0.2", capsize=2
+            )
+        axes.set(title=metric, xlabel="", ylabel="", ylim=(0, 1))
+        axes.tick_params(axis="x", labelsize=7)
+    figure.tight_layout()
+    return figure
+
+
+def behaviour_figure(behaviour: pd.DataFrame) -> Figure:
+    """What each kind of row says first, per model (from `analysis.leakage.row_behaviour`)."""
+    sns.set_theme(style="whitegrid", context="paper")
+    names = list(behaviour["model"].unique())
+    figure, panels = plt.subplots(
+        1, len(names), figsize=(3.6 * len(names), 2.6), sharey=True, squeeze=False
+    )
+    for axes, name in zip(panels[0], names, strict=True):
+        table = behaviour[behaviour["model"] == name].pivot(
+            index="row", columns="kind", values="share"
+        )[list(KINDS)]
+        table.plot.barh(
+            stacked=True, ax=axes, color=["C2", "C0", "C3", "0.7"], legend=False, width=0.7
+        )
+        axes.set(title=name, xlabel="share of rows", ylabel="", xlim=(0, 1))
+    panels[0][-1].legend(bbox_to_anchor=(1.02, 1), loc="upper left", frameon=False)
+    figure.tight_layout()
+    return figure

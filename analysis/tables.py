@@ -98,33 +98,52 @@ def _difference(
     }
 
 
-def summary_table(rows: Sequence[Mapping[str, Any]], *, title: str = "") -> Table:
-    """The rows as a table for people: one line per benchmark, model and strategy."""
-    table = Table(title=title, title_justify="left", header_style="bold")
-    headers = ("benchmark", "model", "decoding", "n", "accuracy [95%]", "image score [95%]")
-    for header in headers:
-        table.add_column(header, justify="left" if header in CELL else "right", no_wrap=True)
-    for header in ("leakage", "unparsed", "s / question", "accuracy - plain [95%]"):
-        table.add_column(header, justify="right", no_wrap=True)
+COLUMNS = (
+    *CELL,
+    *("n", "accuracy [95%]", "image score [95%]", "leakage", "unparsed", "s / question"),
+    "accuracy - plain [95%]",
+)
+
+
+def table_lines(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:
+    """One line of `COLUMNS` per benchmark, model and strategy, as text."""
     cells: dict[tuple[str, ...], dict[str, Mapping[str, Any]]] = {}
     for row in rows:
         cells.setdefault(tuple(row[key] for key in CELL), {})[row["metric"]] = row
-    previous = None
-    for labels, metrics in cells.items():
-        if previous not in (None, labels[:2]):
-            table.add_section()
-        table.add_row(
-            *(labels if labels[:2] != previous else ("", "", labels[2])),
+    return [
+        (
+            *labels,
             str(metrics["accuracy"]["n"]),
-            _proportion(metrics.get("accuracy")),
+            _proportion(metrics["accuracy"]),
             _proportion(metrics.get("image score")),
             _proportion(metrics.get("leakage rate"), interval=False),
-            _proportion(metrics.get("unparsed rate"), interval=False),
+            _proportion(metrics["unparsed rate"], interval=False),
             f"{metrics['seconds']['value']:.3f}",
             _delta(metrics["accuracy"]),
         )
-        previous = labels[:2]
+        for labels, metrics in cells.items()
+    ]
+
+
+def summary_table(rows: Sequence[Mapping[str, Any]], *, title: str = "") -> Table:
+    """The rows as a table for the terminal."""
+    table = Table(title=title, title_justify="left", header_style="bold")
+    for column in COLUMNS:
+        table.add_column(column, justify="left" if column in CELL else "right", no_wrap=True)
+    previous: tuple[str, ...] = ()
+    for line in table_lines(rows):
+        if previous and previous != line[:2]:
+            table.add_section()
+        table.add_row(*(line if line[:2] != previous else ("", "", *line[2:])))
+        previous = line[:2]
     return table
+
+
+def markdown_table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The rows as a table for a document."""
+    return pd.DataFrame(table_lines(rows), columns=COLUMNS).to_markdown(
+        index=False, disable_numparse=True
+    )
 
 
 def _proportion(row: Mapping[str, Any] | None, *, interval: bool = True) -> str:

@@ -87,7 +87,10 @@ def answer_example(cell: Cell, example: Example) -> Record:
         "traceable": bool(example.distractors),
         "distractors": list(example.distractors),
         "choices": list(example.choices),
-        **choice_logits(cell.vlm, decoded, example),
+        **row_records(cell.vlm, decoded, example),
+        "targets": list(example.targets),
+        "truths": [dict(truth) for truth in example.truths],
+        "metadata": dict(example.metadata),
         "num_images": len(example.images),
         "num_rows": decoded.num_rows,
         "num_encoded": decoded.num_encoded,
@@ -97,22 +100,29 @@ def answer_example(cell: Cell, example: Example) -> Record:
     }
 
 
-def choice_logits(vlm: VisionLanguageModel, decoded: Decoded, example: Example) -> Record:
-    """Logits of each choice at the first step: of every row, and of their combination.
+def row_records(vlm: VisionLanguageModel, decoded: Decoded, example: Example) -> Record:
+    """What each row would say first, and the logits of each choice in every row and combined.
 
-    A choice stands for its first token; where two choices begin alike, nothing is recorded.
+    A choice stands for its first token; where two choices begin alike, no logits are recorded.
     """
+    if not decoded.branch_logits:
+        return {"row_tops": None, "choice_logits": None, "row_logits": None}
+    rows = dict(zip(decoded.row_labels, decoded.branch_logits[0][:, 0], strict=True))
+    tops = {
+        label: vlm.processor.tokenizer.decode([int(row.argmax())]).strip()
+        for label, row in rows.items()
+    }
     tokens = first_tokens(vlm, example.choices)
-    if not tokens or not decoded.branch_logits:
-        return {"choice_logits": None, "row_logits": None}
+    if not tokens:
+        return {"row_tops": tops, "choice_logits": None, "row_logits": None}
 
     def pick(logits: Tensor) -> list[float]:
         return [round(value, 4) for value in logits[tokens].tolist()]
 
-    rows = zip(decoded.row_labels, decoded.branch_logits[0][:, 0], strict=True)
     return {
+        "row_tops": tops,
         "choice_logits": pick(decoded.combined_logits[0][0]),
-        "row_logits": {label: pick(logits) for label, logits in rows},
+        "row_logits": {label: pick(row) for label, row in rows.items()},
     }
 
 

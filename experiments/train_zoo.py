@@ -62,26 +62,29 @@ def _reporting(config: DictConfig, recipe: Recipe) -> Iterator[Report]:
     ends, end = {}, 0
     for stage in recipe.stages:
         ends[stage.name], end = end, end + stage.steps
-    with (
-        wandb.init(
-            project=config.wandb_project,
-            name=config.zoo.name,
-            config=resolved,  # type: ignore[arg-type]
-            mode=mode,  # type: ignore[arg-type]
-        ) as run,
-        tqdm(total=total, desc=config.zoo.name, unit="step", mininterval=2) as bar,
-    ):
+    bar: tqdm | None = None
+    with wandb.init(
+        project=config.wandb_project,
+        name=config.zoo.name,
+        config=resolved,  # type: ignore[arg-type]
+        mode=mode,  # type: ignore[arg-type]
+    ) as run:
 
         def report(stage: str, step: int, loss: float, learning_rate: float) -> None:
+            nonlocal bar
             position = ends[stage] + step
-            if bar.n == 0:  # steps done before do not count for the speed
-                bar.initial = bar.n = position - 1
-            bar.update(position - bar.n)
+            if bar is None:  # steps done before this start must not count for the time left
+                bar = tqdm(total=total, initial=position - 1, desc=config.zoo.name, unit="step")
+            bar.update()
             if step % 20 == 0:
                 bar.set_postfix(stage=stage, loss=f"{loss:.3f}", refresh=False)
                 run.log({"loss": loss, "learning_rate": learning_rate}, step=position)
 
-        yield report
+        try:
+            yield report
+        finally:
+            if bar is not None:
+                bar.close()
 
 
 if __name__ == "__main__":

@@ -1,0 +1,83 @@
+"""Every command and example of the README works as written."""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from analysis.tables import summarise
+from experiments.report import DEMO, with_table
+from focus.records import read_records
+
+ROOT = Path(__file__).resolve().parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
+
+
+COMMANDS = [line for block in blocks("bash") for line in block.splitlines() if line.strip()]
+HUB = [line for line in COMMANDS if "qwen2_5_vl_7b" in line]
+RUNNABLE = [line for line in COMMANDS if line.startswith("python ") and line not in HUB]
+
+
+def run(command: list[str], **environment: str) -> subprocess.CompletedProcess[str]:
+    env = {**os.environ, "HF_HUB_OFFLINE": "1", "WANDB_MODE": "offline", **environment}
+    return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=600)
+
+
+def test_the_readme_has_commands_and_examples():
+    """Guards the tests below against finding nothing to test."""
+    assert len(RUNNABLE) >= 5
+    assert len(HUB) == 1
+    assert len(blocks("python")) == 2
+
+
+@pytest.mark.parametrize("example", blocks("python"))
+def test_examples_run_in_a_fresh_interpreter(example):
+    finished = run([sys.executable, "-c", example])
+    assert finished.returncode == 0, finished.stderr
+    assert finished.stdout.strip()
+
+
+@pytest.mark.parametrize("command", RUNNABLE)
+def test_commands_run_on_a_few_questions(command, tmp_path):
+    arguments = [word for word in shlex.split(command)[1:] if not word.startswith("limit=")]
+    if "--cfg" not in arguments:
+        arguments += ["limit=2", f"results={tmp_path}"]
+        arguments.append(
+            f"hydra.sweep.dir={tmp_path}"
+            if "--multirun" in arguments
+            else f"hydra.run.dir={tmp_path}"
+        )
+    finished = run([sys.executable, *arguments], WANDB_DIR=str(tmp_path))
+    assert finished.returncode == 0, finished.stderr
+    if "--cfg" not in arguments:
+        assert list(tmp_path.glob("*/records.jsonl"))
+
+
+def test_a_hub_model_that_cannot_be_had_says_what_to_do():
+    finished = run([sys.executable, *shlex.split(HUB[0])[1:]])
+    assert finished.returncode == 2
+    assert "Qwen/Qwen2.5-VL-7B-Instruct" in finished.stderr
+    assert "hf download" in finished.stderr
+
+
+def test_make_targets_of_the_readme_exist():
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
+    assert set(re.findall(r"`?make ([a-z-]+)", README)) <= targets
+
+
+def test_links_and_figures_exist():
+    for target in re.findall(r"\]\(([^)h][^)]*)\)", README):
+        assert (ROOT / target).exists(), target
+
+
+def test_the_table_is_what_the_committed_records_say():
+    rows = summarise(read_records(DEMO / "records.jsonl"))
+    assert with_table(README, rows) == README
