@@ -23,6 +23,7 @@ from experiments.evaluation import (
     first_tokens,
     make_console,
     progress_bars,
+    report_cells,
     write_summary,
 )
 from focus.benchmarks import AbstractBenchmark, Example
@@ -65,7 +66,15 @@ def main(config: DictConfig) -> None:
         path, dpi=150, bbox_inches="tight"
     )
     console.print(f"records, summary.json and figure.png: {records.folder}", soft_wrap=True)
-    logger.log(plain(config), rows, [str(path)])
+    report_cells(
+        logger,
+        cells,
+        records.records,
+        rows,
+        experiment="demo",
+        config=plain(config),
+        figures=[str(path)],
+    )
 
 
 def telling_example(benchmark: AbstractBenchmark, records: list[Record], model: str) -> Example:

@@ -16,7 +16,14 @@ from omegaconf import DictConfig
 
 from analysis.tables import BASELINE, summary_table
 from experiments.config import build, entry_point, plain
-from experiments.evaluation import Cell, evaluate_cell, make_console, progress_bars, write_summary
+from experiments.evaluation import (
+    Cell,
+    evaluate_cell,
+    make_console,
+    progress_bars,
+    report_cells,
+    write_summary,
+)
 from focus.decoding import Vanilla
 from focus.records import RecordFile, digest
 
@@ -43,7 +50,8 @@ def main(config: DictConfig) -> None:
         rows = write_summary(records.folder, records.records)
     console.print(summary_table(rows, title=f"{choice} on {benchmark.name}"))
     console.print(f"records: {records.folder}", soft_wrap=True)
-    logger.log({**plain(config), "folder": str(records.folder)}, rows)
+    experiment = HydraConfig.get().runtime.choices["experiment"] or "evaluate"
+    report_cells(logger, cells, records.records, rows, experiment=experiment, config=plain(config))
 
 
 if __name__ == "__main__":

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,7 @@ from rich.progress import (
 from torch import Tensor
 
 from analysis.tables import summarise
+from experiments.logging import AbstractLogger, CellReport, NoLogger
 from focus.benchmarks import AbstractBenchmark, Example
 from focus.decoding import AbstractDecoding, Decoded, GenerationSettings, Request
 from focus.models import VisionLanguageModel
@@ -131,6 +133,36 @@ def first_tokens(vlm: VisionLanguageModel, choices: tuple[str, ...]) -> list[int
     encoded = [vlm.processor.tokenizer.encode(c, add_special_tokens=False) for c in choices]
     tokens = [ids[0] for ids in encoded if ids]
     return tokens if len(set(tokens)) == len(choices) else []
+
+
+def report_cells(
+    logger: AbstractLogger,
+    cells: Sequence[Cell],
+    records: Sequence[Record],
+    rows: Sequence[dict[str, Any]],
+    *,
+    experiment: str,
+    config: Mapping[str, Any],
+    figures: Sequence[str] = (),
+    num_samples: int = 8,
+) -> None:
+    """Tells the logger of every cell, with a few questions of each."""
+    if isinstance(logger, NoLogger):
+        return
+    for cell in cells:
+        own = [record for record in records if cell.labels.items() <= record.items()]
+        examples = {e.id: e for e in itertools.islice(cell.benchmark, num_samples)}
+        logger.log(
+            CellReport(
+                labels=cell.labels,
+                experiment=experiment,
+                config=config,
+                rows=[row for row in rows if cell.labels.items() <= row.items()],
+                records=own,
+                samples=[(examples[r["id"]], r) for r in own if r["id"] in examples],
+                figures=figures,
+            )
+        )
 
 
 def write_summary(folder: Path, records: list[Record], **extra: Any) -> list[dict[str, Any]]:

@@ -91,14 +91,3 @@ def test_demo_shows_table_summary_and_figure(tmp_path):
     assert (tmp_path / "demo/figure.png").stat().st_size > 10_000
     rows = json.loads((tmp_path / "demo/summary.json").read_text())["rows"]
     assert {row["metric"] for row in rows} >= {"accuracy", "image score", "leakage rate"}
-
-
-def test_wandb_runs_are_kept_offline_without_a_key(tmp_path, monkeypatch):
-    from experiments.logging import WandbLogger
-
-    monkeypatch.delenv("WANDB_API_KEY", raising=False)
-    monkeypatch.delenv("WANDB_MODE", raising=False)
-    monkeypatch.setenv("WANDB_DIR", str(tmp_path))
-    labels = {"benchmark": "b", "model": "m", "decoding": "focus", "metric": "accuracy"}
-    WandbLogger().log({"seed": 0}, [{**labels, "value": 0.5, "n": 10}])
-    assert list(tmp_path.glob("wandb/offline-run-*/*.wandb"))
