@@ -97,10 +97,12 @@ def target_units(
     """
     if targets is None:
         return tuple((k,) for k in range(num_images))
-    units = tuple((t,) if isinstance(t, int) else tuple(t) for t in targets)
-    used = [k for unit in units for k in unit]
     accepted = f"distinct image indices from 0 to {num_images - 1}, in non-empty units"
-    valid = all(isinstance(k, int) and 0 <= k < num_images for k in used)
+    if not isinstance(targets, Sequence):
+        raise InvalidValueError("targets", targets, f"a list of {accepted}")
+    units = tuple(tuple(t) if isinstance(t, Sequence) else (t,) for t in targets)
+    used = [k for unit in units for k in unit]
+    valid = all(type(k) is int and 0 <= k < num_images for k in used)
     if not units or not all(units) or not valid or len(set(used)) != len(used):
         raise InvalidValueError("targets", targets, accepted)
     return units

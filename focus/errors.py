@@ -61,7 +61,19 @@ class BranchMemoryError(FocusError, MemoryError):
 
 
 class CheckpointUnavailableError(FocusError, OSError):
-    """A checkpoint or data set cannot be had here (offline, gated, or misspelt)."""
+    """A checkpoint cannot be had here (offline, gated, or misspelt)."""
+
+
+class DatasetUnavailableError(FocusError, OSError):
+    """A data set cannot be had here (offline, gated, misspelt, or no such folder)."""
+
+
+class DatasetSchemaError(FocusError, ValueError):
+    """A data set is there, but not as its benchmark expects: a field missing or of another type."""
+
+
+class MissingExtraError(FocusError, ImportError):
+    """A package of an optional extra is not installed."""
 
 
 class RecordsConflictError(FocusError, RuntimeError):

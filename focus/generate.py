@@ -69,8 +69,13 @@ class BranchedPrompt:
             raise InvalidValueError("prefill", self.prefill, "'shared' or 'naive'")
         if self.keep_logits not in ("none", "first", "all"):
             raise InvalidValueError("keep_logits", self.keep_logits, "'none', 'first' or 'all'")
-        if isinstance(self.encode_batch, bool) or self.encode_batch < 1:
-            raise InvalidValueError("encode_batch", self.encode_batch, "a positive integer")
+        check_encode_batch(self.encode_batch)
+
+
+def check_encode_batch(value: object) -> None:
+    """Raises `InvalidValueError` unless `value` is a positive integer."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise InvalidValueError("encode_batch", value, "a positive integer")
 
 
 @dataclass

@@ -10,8 +10,7 @@ the caller passes in. The twelve published types follow `utils/add_noise.py` of 
 * `imagenet+diffusion`, `shot`, `impulse` and `speckle` normalise the image but never undo it: the
   normalised values are clipped to [0, 1] and shown as pixels, so everything darker than the
   ImageNet mean turns black and everything brighter than mean + std turns white. They are kept as
-  they are for comparison; `<name>-corrected` does what was presumably meant. That intention is our
-  reading: the paper does not describe these types in detail.
+  they are for comparison; `<name>-corrected` does what was presumably meant (our reading).
 * `imagenet+diffusion` takes the step ``int(scale * 999)``. We always take the last one, 999, which
   is the published value at the default scale 1.0. Severity has no part in it. Even there
   sqrt(abar) = 0.29, so the image still shines through. (VCD's own default is step 500.)
@@ -69,10 +68,10 @@ class NoiseType:
 
     name: str
     function: NoiseFunction
-    content_dependent: bool
-    constant: bool
-    uses_severity: bool
-    published: bool
+    content_dependent: bool = False
+    constant: bool = False
+    uses_severity: bool = False
+    published: bool = True
 
 
 _registry: dict[str, NoiseType] = {}
@@ -80,21 +79,8 @@ NOISE_TYPES: Mapping[str, NoiseType] = MappingProxyType(_registry)
 """All noise types by name; the published ones first, in the order of the authors' list."""
 
 
-def _noise_type(
-    name: str,
-    *,
-    content_dependent: bool = False,
-    constant: bool = False,
-    uses_severity: bool = False,
-    published: bool = True,
-) -> Callable[[NoiseFunction], NoiseFunction]:
-    def register(function: NoiseFunction) -> NoiseFunction:
-        _registry[name] = NoiseType(
-            name, function, content_dependent, constant, uses_severity, published
-        )
-        return function
-
-    return register
+def _add(name: str, function: NoiseFunction, **flags: bool) -> None:
+    _registry[name] = NoiseType(name, function, **flags)
 
 
 def _to_8_bit(unit: np.ndarray) -> np.ndarray:
@@ -112,46 +98,6 @@ def _normalise(pixels: np.ndarray) -> np.ndarray:
 
 def _undo(normalised: np.ndarray) -> np.ndarray:
     return normalised * IMAGENET_STD + IMAGENET_MEAN
-
-
-@_noise_type("black", constant=True)
-def _black(pixels: np.ndarray, rng: np.random.Generator, severity: int) -> np.ndarray:
-    return np.zeros_like(pixels)
-
-
-@_noise_type("white", constant=True)
-def _white(pixels: np.ndarray, rng: np.random.Generator, severity: int) -> np.ndarray:
-    return np.full_like(pixels, 255)
-
-
-@_noise_type("gray", constant=True)
-def _gray(pixels: np.ndarray, rng: np.random.Generator, severity: int) -> np.ndarray:
-    return np.full_like(pixels, 127)
-
-
-@_noise_type("random")
-def _random(pixels: np.ndarray, rng: np.random.Generator, severity: int) -> np.ndarray:
-    return rng.integers(0, 256, size=pixels.shape, dtype=np.uint8)
-
-
-@_noise_type("gaussian")
-def _gaussian(pixels: np.ndarray, rng: np.random.Generator, severity: int) -> np.ndarray:
-    return _to_8_bit(rng.standard_normal(pixels.shape))
-
-
-@_noise_type("uniform")
-def _uniform(pixels: np.ndarray, rng: np.random.Generator, severity: int) -> np.ndarray:
-    return _to_8_bit(rng.random(pixels.shape))
-
-
-@_noise_type("imagenet+gaussian")
-def _imagenet_gaussian(pixels: np.ndarray, rng: np.random.Generator, severity: int) -> np.ndarray:
-    return _to_8_bit(_undo(rng.standard_normal(pixels.shape)))
-
-
-@_noise_type("imagenet+uniform")
-def _imagenet_uniform(pixels: np.ndarray, rng: np.random.Generator, severity: int) -> np.ndarray:
-    return _to_8_bit(_undo(rng.random(pixels.shape)))
 
 
 def diffusion_alpha_bar(step: int) -> float:
@@ -189,50 +135,78 @@ def _salt_and_pepper(values: np.ndarray, rng: np.random.Generator, severity: int
     return np.where(hit, np.where(salt, 1.0, 0.0), values)
 
 
-def _speckle_values(values: np.ndarray, rng: np.random.Generator, severity: int) -> np.ndarray:
+def _speckle(values: np.ndarray, rng: np.random.Generator, severity: int) -> np.ndarray:
     return values + values * rng.normal(scale=SPECKLE_STD[severity - 1], size=values.shape)
 
 
-@_noise_type("imagenet+diffusion", content_dependent=True)
-def _diffusion(pixels: np.ndarray, rng: np.random.Generator, severity: int) -> np.ndarray:
-    return _to_8_bit(_diffuse(_normalise(pixels), rng))
+_add("black", lambda pixels, rng, severity: np.zeros_like(pixels), constant=True)
+_add("white", lambda pixels, rng, severity: np.full_like(pixels, 255), constant=True)
+_add("gray", lambda pixels, rng, severity: np.full_like(pixels, 127), constant=True)
+_add("random", lambda pixels, rng, severity: rng.integers(0, 256, pixels.shape, dtype=np.uint8))
+_add("gaussian", lambda pixels, rng, severity: _to_8_bit(rng.standard_normal(pixels.shape)))
+_add("uniform", lambda pixels, rng, severity: _to_8_bit(rng.random(pixels.shape)))
+_add(
+    "imagenet+gaussian",
+    lambda pixels, rng, severity: _to_8_bit(_undo(rng.standard_normal(pixels.shape))),
+)
+_add("imagenet+uniform", lambda pixels, rng, severity: _to_8_bit(_undo(rng.random(pixels.shape))))
 
+# Published without undoing the normalisation.
+_add(
+    "imagenet+diffusion",
+    lambda pixels, rng, severity: _to_8_bit(_diffuse(_normalise(pixels), rng)),
+    content_dependent=True,
+)
+_add(
+    "shot",
+    lambda pixels, rng, severity: _to_8_bit(
+        _shoot(np.clip(_normalise(pixels), 0.0, 1.0), rng, severity)
+    ),
+    content_dependent=True,
+    uses_severity=True,
+)
+_add(
+    "impulse",
+    lambda pixels, rng, severity: _to_8_bit(_salt_and_pepper(_normalise(pixels), rng, severity)),
+    content_dependent=True,
+    uses_severity=True,
+)
+_add(
+    "speckle",
+    lambda pixels, rng, severity: _to_8_bit(_speckle(_normalise(pixels), rng, severity)),
+    content_dependent=True,
+    uses_severity=True,
+)
 
-@_noise_type("shot", content_dependent=True, uses_severity=True)
-def _shot(pixels: np.ndarray, rng: np.random.Generator, severity: int) -> np.ndarray:
-    return _to_8_bit(_shoot(np.clip(_normalise(pixels), 0.0, 1.0), rng, severity))
-
-
-@_noise_type("impulse", content_dependent=True, uses_severity=True)
-def _impulse(pixels: np.ndarray, rng: np.random.Generator, severity: int) -> np.ndarray:
-    return _to_8_bit(_salt_and_pepper(_normalise(pixels), rng, severity))
-
-
-@_noise_type("speckle", content_dependent=True, uses_severity=True)
-def _speckle(pixels: np.ndarray, rng: np.random.Generator, severity: int) -> np.ndarray:
-    return _to_8_bit(_speckle_values(_normalise(pixels), rng, severity))
-
-
-@_noise_type("imagenet+diffusion-corrected", content_dependent=True, published=False)
-def _diffusion_corrected(pixels: np.ndarray, rng: np.random.Generator, severity: int) -> np.ndarray:
-    return _to_8_bit(_undo(_diffuse(_normalise(pixels), rng)))
-
-
-# Poisson counts need values in [0, 1], and ImageNet-C defines these three on pixels: the
-# corrected versions leave the normalisation out instead of undoing it.
-@_noise_type("shot-corrected", content_dependent=True, uses_severity=True, published=False)
-def _shot_corrected(pixels: np.ndarray, rng: np.random.Generator, severity: int) -> np.ndarray:
-    return _to_8_bit(_shoot(_unit(pixels), rng, severity))
-
-
-@_noise_type("impulse-corrected", content_dependent=True, uses_severity=True, published=False)
-def _impulse_corrected(pixels: np.ndarray, rng: np.random.Generator, severity: int) -> np.ndarray:
-    return _to_8_bit(_salt_and_pepper(_unit(pixels), rng, severity))
-
-
-@_noise_type("speckle-corrected", content_dependent=True, uses_severity=True, published=False)
-def _speckle_corrected(pixels: np.ndarray, rng: np.random.Generator, severity: int) -> np.ndarray:
-    return _to_8_bit(_speckle_values(_unit(pixels), rng, severity))
+# Corrected. Poisson counts need values in [0, 1], and ImageNet-C defines the last three on pixels:
+# they leave the normalisation out instead of undoing it.
+_add(
+    "imagenet+diffusion-corrected",
+    lambda pixels, rng, severity: _to_8_bit(_undo(_diffuse(_normalise(pixels), rng))),
+    content_dependent=True,
+    published=False,
+)
+_add(
+    "shot-corrected",
+    lambda pixels, rng, severity: _to_8_bit(_shoot(_unit(pixels), rng, severity)),
+    content_dependent=True,
+    uses_severity=True,
+    published=False,
+)
+_add(
+    "impulse-corrected",
+    lambda pixels, rng, severity: _to_8_bit(_salt_and_pepper(_unit(pixels), rng, severity)),
+    content_dependent=True,
+    uses_severity=True,
+    published=False,
+)
+_add(
+    "speckle-corrected",
+    lambda pixels, rng, severity: _to_8_bit(_speckle(_unit(pixels), rng, severity)),
+    content_dependent=True,
+    uses_severity=True,
+    published=False,
+)
 
 
 def _check_name(name: object) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,7 +12,7 @@ from focus.images import ImageSource
 from focus.models.loading import Checkpoint, VisionLanguageModel
 
 
-def load(source: str, **checkpoint_kwargs: Any) -> VisionLanguageModel:
+def load(source: str | os.PathLike[str], **checkpoint_kwargs: Any) -> VisionLanguageModel:
     """Loads a model by hub id, folder, or ``embedded:<name>``.
 
     Args:
@@ -20,7 +21,9 @@ def load(source: str, **checkpoint_kwargs: Any) -> VisionLanguageModel:
     Raises:
         CheckpointUnavailableError: it cannot be had here; the message says why and what to do.
     """
-    name = checkpoint_kwargs.pop("name", source.rsplit("/", 1)[-1].removeprefix("embedded:"))
+    source = os.fspath(source)
+    last = source.rstrip("/").rsplit("/", 1)[-1]
+    name = checkpoint_kwargs.pop("name", last.removeprefix("embedded:"))
     return Checkpoint(name=name, source=source, **checkpoint_kwargs).load()
 
 
@@ -43,9 +46,10 @@ def answer(
         vlm: from `load`, or `focus.models.wrap` around a model and processor of your own.
         images: paths, bytes, arrays or PIL images, in the order in which the prompt shows them.
         question: text with one ``<image>`` where each image stands, or none to put images first.
-        decoding: the strategy; `Focus()` by default.
+        decoding: the strategy; by default `Focus` on the named targets, or on all images.
         settings: length, temperature and number of answers; greedy by default.
-        targets: images that the question names, for strategies set to ``targets="named"``.
+        targets: images that the question names (indices from 0); used by the default strategy and
+            by others set to ``targets="named"``.
         system: system prompt.
         sample_id: key of the noise; a digest of question and pixels by default.
         keep_logits: ``first`` or ``all`` to return the logits of every row.
@@ -57,7 +61,7 @@ def answer(
     """
     known = {} if sample_id is None else {"sample_id": sample_id}
     request = Request.create(images, question, system=system, targets=targets, **known)
-    decoding = decoding or Focus()
+    decoding = decoding or Focus(targets="named")
     return decoding.decode(
         vlm, request, settings or GenerationSettings(), keep_logits=keep_logits, **generate_kwargs
     )

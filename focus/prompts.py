@@ -37,11 +37,13 @@ def place_images(question: str, num_images: int) -> str:
     """Question with exactly one placeholder per image; images go first where it has none.
 
     Raises:
-        PromptError: empty question, no images, or another number of placeholders than images.
+        PromptError: empty question, no text, no images, or another number of placeholders.
 
     >>> place_images("What differs?", 2)
     '<image><image>What differs?'
     """
+    if not isinstance(question, str):
+        raise PromptError(f"the question must be text, not {type(question).__name__}")
     if num_images < 1:
         raise PromptError("no images were given; FOCUS needs at least one")
     if not question.replace(IMAGE_PLACEHOLDER, "").strip():

@@ -3,10 +3,57 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
-from focus.benchmarks.base import Example
+from focus.errors import InvalidValueError
+
+
+class Answerable(Protocol):
+    """What a plain score needs of a question; `Reference` and `Example` have it."""
+
+    @property
+    def answer(self) -> str:
+        """The right answer."""
+
+    @property
+    def choices(self) -> Sequence[str]:
+        """What it may be chosen from; empty for open questions."""
+
+    @property
+    def distractors(self) -> Sequence[str]:
+        """Answers that another image of the question would make true."""
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What an answer is scored against: all that a record keeps of its question, no images.
+
+    Args:
+        answer: the right answer; one of `choices` where there are any.
+        choices: what it was chosen from.
+        distractors: answers that another image of the question would make true.
+        category: the row of the per-category table.
+        metadata: what the benchmark's own parsers need (option texts, metric, several golds).
+    """
+
+    answer: str
+    choices: tuple[str, ...] = ()
+    distractors: tuple[str, ...] = ()
+    category: str = ""
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any]) -> Reference:
+        """Reference of one line of `records.jsonl`."""
+        return cls(
+            answer=record["answer"],
+            choices=tuple(record.get("choices") or ()),
+            distractors=tuple(record.get("distractors") or ()),
+            category=record.get("category") or "",
+            metadata=record.get("metadata") or {},
+        )
 
 
 @dataclass(frozen=True)
@@ -14,19 +61,57 @@ class Score:
     """How one answer was read.
 
     Args:
-        parsed: the choice that the text was read as; None where it was read as none.
-        correct: whether that choice is the right one. Unparsed answers are wrong.
+        parsed: what the text was read as, a choice where there are any; None where it was read as
+            nothing.
+        correct: whether it earns the whole credit. Unparsed answers are wrong.
         leaked: whether it is what another image of the question would have made true.
+        credit: the part of the credit that a graded metric (F1, ROUGE) gives, in [0, 1]; None
+            where an answer is right or wrong.
+        fallback: `parsed` is not in the text: the protocol puts it where it finds nothing.
     """
 
     parsed: str | None
     correct: bool
-    leaked: bool
+    leaked: bool = False
+    credit: float | None = None
+    fallback: bool = False
+
+    def __post_init__(self) -> None:
+        if self.credit is not None and not 0 <= self.credit <= 1:
+            raise InvalidValueError("credit", self.credit, "in [0, 1], or None")
+
+    @property
+    def value(self) -> float:
+        """The credit earned, in [0, 1]: what a benchmark's mean is taken over."""
+        return float(self.correct) if self.credit is None else self.credit
 
     @property
     def unparsed(self) -> bool:
         """Whether no choice, or more than one, was found in the text."""
-        return self.parsed is None
+        return self.parsed is None or self.fallback
+
+
+Scorer = Callable[[str, Reference], Score]
+"""A parser with its metric: text of an answer and its reference to a score."""
+
+
+def score_parsed(
+    parsed: str | None, reference: Answerable, *, fallback: str | None = None
+) -> Score:
+    """Score of an answer that a parser has read already.
+
+    Args:
+        parsed: what it was read as, or None.
+        reference: what it is compared with.
+        fallback: what the protocol takes an unreadable answer for.
+    """
+    taken = parsed if parsed is not None else fallback
+    return Score(
+        parsed=taken,
+        correct=taken is not None and taken == reference.answer,
+        leaked=taken is not None and taken in reference.distractors,
+        fallback=parsed is None and fallback is not None,
+    )
 
 
 def parse_choice(text: str, choices: Sequence[str]) -> str | None:
@@ -53,13 +138,10 @@ def parse_choice(text: str, choices: Sequence[str]) -> str | None:
     return maximal[0] if len(maximal) == 1 else None
 
 
-def score_answer(text: str, example: Example) -> Score:
-    """Scores an answer to `example`; without choices, equal words count as correct."""
-    choices = example.choices or (example.answer, *example.distractors)
-    parsed = parse_choice(text, choices)
-    return Score(
-        parsed, parsed == example.answer, parsed is not None and parsed in example.distractors
-    )
+def score_answer(text: str, reference: Answerable) -> Score:
+    """Scores an answer; without choices, equal words count as correct."""
+    choices = reference.choices or (reference.answer, *reference.distractors)
+    return score_parsed(parse_choice(text, choices), reference)
 
 
 def _words(text: str) -> list[str]:

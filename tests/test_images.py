@@ -45,7 +45,8 @@ def png_header(width, height):
 
 
 def test_all_kinds_of_source_give_the_same_image(tmp_path):
-    path = saved(tmp_path / "a.png", photo())
+    path = saved(tmp_path / "a.png", photo(), dpi=(72, 72))
+    assert Image.open(path).info  # control: there is something to drop
     kinds = [path, str(path), path.read_bytes(), photo(), Image.open(path), np.asarray(photo())]
     for loaded in load_images(kinds):
         assert type(loaded) is Image.Image
@@ -124,6 +125,7 @@ def test_exif_rotation_is_applied(tmp_path):
         (np.full((3, 2), 7, np.uint8), (7, 7, 7)),
         (np.full((3, 2, 1), True), (255, 255, 255)),
         (np.full((3, 2, 2), [100, 0], np.uint8), (255, 255, 255)),
+        (np.full((3, 2, 2), [100, 255], np.uint8), (100, 100, 100)),
         (np.full((3, 2, 4), [255, 0, 0, 255], np.uint8), RED),
         (np.full((3, 2, 3), 257 * 9, np.uint16), (9, 9, 9)),
         (np.full((3, 2, 3), 257 * 9, ">u2"), (9, 9, 9)),

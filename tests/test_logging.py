@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import wandb
 from PIL import Image
 from wandb.proto import wandb_internal_pb2
 
@@ -58,6 +59,7 @@ def test_an_offline_run_can_be_read_back(tmp_path, monkeypatch, report):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("WANDB_DIR", str(tmp_path))
     WandbLogger().log(report)
+    wandb.teardown()  # waits for the service, which flushes the file
     (path,) = tmp_path.glob("wandb/offline-run-*/*.wandb")
     records = history(path)
     run = next(r.run for r in records if r.WhichOneof("record_type") == "run")

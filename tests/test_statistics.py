@@ -33,7 +33,8 @@ def test_wilson_closed_form():
     half = z / (1 + z**2 / n) * math.sqrt(p * (1 - p) / n + z**2 / (4 * n**2))
     assert wilson_interval(12, 40) == pytest.approx((centre - half, centre + half), abs=1e-6)
     narrow = wilson_interval(12, 40, level=0.8)
-    assert centre - half < narrow[0] < narrow[1] < centre + half
+    test = scipy.stats.binomtest(12, 40)  # SciPy's own Wilson interval
+    assert narrow == pytest.approx(tuple(test.proportion_ci(0.8, "wilson")))
 
 
 def test_wilson_at_the_ends():
@@ -97,6 +98,9 @@ def test_unequal_clusters_weigh_by_their_items():
     made = paired_difference([1, 1, 1, 0], [0, 0, 0, 0], clusters=["x", "x", "x", "y"])
     assert made.delta == 0.75
     assert (made.low, made.high) == (0.0, 1.0)
+    labels = [i // 9 if i < 360 else i for i in range(400)]  # 40 of nine items, 40 of one
+    low, high = clustered_interval([1] * 360 + [0] * 40, labels)
+    assert 0.85 < low < 0.9 < high < 0.95  # the mean over clusters would be 0.5
 
 
 def test_sign_flip_is_exact_for_few_units():

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 
 from PIL import Image
 
-from focus.errors import InvalidValueError, PromptError
+from focus.errors import InvalidValueError, PromptError, UnknownNameError
+from focus.scoring import Reference, Score, Scorer, score_answer
 
 IMAGE_PLACEHOLDER = "<image>"
 
@@ -24,7 +25,8 @@ class Example:
         question: the whole prompt text, with one ``<image>`` where each image stands.
         choices: the answers that a choice score compares, at most a few words each.
         answer: the right answer; one of `choices` where there are any.
-        targets: indices (from 0) of the images that the question is about; empty: all of them.
+        targets: indices (from 0) of the images that the question is about, nested where several
+            form one unit (the frames of a clip); empty: all of them, each a unit of its own.
         distractors: what a model would answer if it read another image than the target, for each
             wrong value that some other image of this example makes true. An answer found here is
             counted as leakage.
@@ -32,7 +34,8 @@ class Example:
         cluster: examples with the same cluster share images and are not independent.
         category: the row of the per-category table this example counts for.
         truths: per image, its ground truth by attribute.
-        metadata: anything else worth recording; JSON-serialisable.
+        metadata: anything else worth recording, and all that parsers need; JSON-serialisable.
+        system: system prompt; empty for none.
     """
 
     id: str
@@ -40,13 +43,14 @@ class Example:
     question: str
     answer: str
     choices: tuple[str, ...] = ()
-    targets: tuple[int, ...] = ()
+    targets: tuple[int | tuple[int, ...], ...] = ()
     distractors: tuple[str, ...] = ()
     group: str = ""
     cluster: str = ""
     category: str = ""
     truths: tuple[Mapping[str, str], ...] = ()
     metadata: Mapping[str, object] = field(default_factory=dict)
+    system: str = ""
 
     def __post_init__(self) -> None:
         placeholders = self.question.count(IMAGE_PLACEHOLDER)
@@ -57,16 +61,30 @@ class Example:
             )
         if self.choices and self.answer not in self.choices:
             raise InvalidValueError("answer", self.answer, f"one of {list(self.choices)}")
-        if any(not 0 <= k < len(self.images) for k in self.targets):
+        units = (unit if isinstance(unit, tuple) else (unit,) for unit in self.targets)
+        if any(not 0 <= k < len(self.images) for unit in units for k in unit):
             raise InvalidValueError(
                 "targets", self.targets, f"image indices from 0 to {len(self.images) - 1}"
             )
 
+    @property
+    def reference(self) -> Reference:
+        """What an answer to this example is scored against."""
+        return Reference(
+            self.answer, self.choices, self.distractors, self.category, self.metadata
+        )
+
 
 class AbstractBenchmark(ABC):
-    """A named, finite, ordered collection of examples."""
+    """A named, finite, ordered collection of examples, and the parsers that read their answers.
+
+    Attributes:
+        name: how records and tables call it.
+        protocol: which of `parsers` is its own.
+    """
 
     name: str
+    protocol: str = "words"
 
     @abstractmethod
     def __len__(self) -> int:
@@ -78,3 +96,25 @@ class AbstractBenchmark(ABC):
 
     def __iter__(self) -> Iterator[Example]:
         return (self[index] for index in range(len(self)))
+
+    @classmethod
+    def parsers(cls) -> Mapping[str, Scorer]:
+        """Every way to read an answer, by name; pure functions that need no data set."""
+        return {"words": score_answer}
+
+    def score(self, text: str, reference: Reference, *, parser: str | None = None) -> Score:
+        """Scores an answer, given now or read from an old record.
+
+        Args:
+            text: the answer.
+            reference: `Example.reference`, or `Reference.from_record`.
+            parser: one of `parsers`; None takes that of this benchmark's protocol.
+
+        Raises:
+            UnknownNameError: there is no such parser.
+        """
+        name = self.protocol if parser is None else parser
+        scorers = self.parsers()
+        if name not in scorers:
+            raise UnknownNameError("parser", name, scorers)
+        return scorers[name](text, reference)

@@ -196,7 +196,7 @@ class MinimalPair(AbstractBenchmark):
         rng = generator(self.seed, self.name, self.split, pair)
         attribute = _NAMES[pair % len(_NAMES)]
         truth = TRUTHS[int(rng.integers(len(TRUTHS)))]
-        truths: tuple[Truth, Truth] = (truth, varied(truth, (attribute,), rng))
+        truths: tuple[Truth, ...] = (truth, varied(truth, (attribute,), rng))
         images = tuple(
             scene(each, seed=self.seed, split=self.split, index=f"{cluster}-{i}")
             for i, each in enumerate(truths)
@@ -229,7 +229,7 @@ def _values(attribute: str) -> tuple[str, ...]:
 def _distractors(truths: list[Truth], target: int, attribute: str) -> tuple[str, ...]:
     """Values of the other images, each once, in the order of the images."""
     others = (truth[attribute] for i, truth in enumerate(truths) if i != target)
-    return tuple(dict.fromkeys(v for v in others if v != truths[target][attribute]))
+    return tuple(dict.fromkeys(others))
 
 
 def _check(split: object, size: object, seed: object) -> None:

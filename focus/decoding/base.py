@@ -12,6 +12,7 @@ from typing import Any, ClassVar, cast
 from PIL import Image
 from torch import Tensor
 
+from focus.branches import target_units
 from focus.errors import InvalidValueError
 from focus.images import ImageSource, load_images
 from focus.models.loading import VisionLanguageModel
@@ -37,6 +38,11 @@ class Request:
     sample_id: str
     system: str | None = None
     targets: Targets | None = None
+
+    def __post_init__(self) -> None:
+        none_named = isinstance(self.targets, Sequence) and not self.targets
+        if self.targets is not None and not none_named:
+            target_units(len(self.images), self.targets)
 
     @classmethod
     def create(cls, images: Sequence[ImageSource], question: str, **kwargs: Any) -> Request:
@@ -83,12 +89,13 @@ class GenerationSettings:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise InvalidValueError(name, value, "a positive integer")
-        if not (math.isfinite(self.temperature) and self.temperature >= 0):
+        if not (_is_number(self.temperature) and 0 <= self.temperature < math.inf):
             raise InvalidValueError("temperature", self.temperature, "finite and at least 0")
-        if self.top_p is not None and not 0 < self.top_p <= 1:
+        if self.top_p is not None and not (_is_number(self.top_p) and 0 < self.top_p <= 1):
             raise InvalidValueError("top_p", self.top_p, "in (0, 1], or null")
-        if self.top_k is not None and self.top_k < 0:
-            raise InvalidValueError("top_k", self.top_k, "at least 0, or null")
+        whole = isinstance(self.top_k, int) and not isinstance(self.top_k, bool)
+        if self.top_k is not None and not (whole and self.top_k >= 0):
+            raise InvalidValueError("top_k", self.top_k, "an integer of at least 0, or null")
         if self.num_return_sequences > 1 and self.temperature == 0:
             accepted = "1 where temperature is 0 (greedy sequences would all be equal)"
             raise InvalidValueError("num_return_sequences", self.num_return_sequences, accepted)
@@ -101,7 +108,7 @@ class GenerationSettings:
             "do_sample": self.temperature > 0,
         }
         if self.temperature > 0:
-            kwargs["temperature"] = self.temperature
+            kwargs["temperature"] = float(self.temperature)  # `generate` refuses integers
             kwargs |= {
                 k: getattr(self, k) for k in ("top_p", "top_k") if getattr(self, k) is not None
             }
@@ -110,18 +117,23 @@ class GenerationSettings:
         return kwargs
 
 
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
 @dataclass(frozen=True)
 class Decoded:
     """What a strategy returns.
 
     Args:
         texts: one answer per returned sequence, special tokens removed.
-        token_ids: the new tokens of each, up to and including the end token.
+        token_ids: the new tokens of each, up to and including the end token, without padding.
         row_labels: names of the rows, in the order of `branch_logits`.
         branch_logits: per kept step, ``[rows, sequences, vocab]``; empty unless asked for.
         combined_logits: per kept step, ``[sequences, vocab]``; empty unless asked for.
         num_rows: rows that were decoded together.
-        num_encoded: images that went through the vision tower.
+        num_encoded: images encoded for this request alone; noise that a whole run shares is not
+            counted, so the number does not depend on which request came first.
         prompt_tokens: length of the prompt.
         seconds: wall time of everything after the images were loaded.
     """

@@ -24,6 +24,7 @@ from focus.contrast import combine, validate_alpha, validate_beta
 from focus.decoding.base import AbstractDecoding, Decoded, GenerationSettings, Request
 from focus.decoding.rows import decode_rows
 from focus.errors import InvalidValueError, UnknownNameError
+from focus.generate import check_encode_batch
 from focus.models.loading import VisionLanguageModel
 from focus.noise import NoiseConfig
 
@@ -71,6 +72,9 @@ class Focus(AbstractDecoding):
             raise InvalidValueError("targets", self.targets, "'all' or 'named'")
         if self.prefill not in ("shared", "naive"):
             raise InvalidValueError("prefill", self.prefill, "'shared' or 'naive'")
+        if not isinstance(self.noise, NoiseConfig):
+            raise InvalidValueError("noise", self.noise, "a NoiseConfig")
+        check_encode_batch(self.encode_batch)
 
     @classmethod
     def official(cls, alpha: float = 0.1) -> Focus:

@@ -106,14 +106,10 @@ def decode_rows(
     """Answers a request through `model.generate`; see `prepare` for the arguments.
 
     Raises:
-        UnsupportedGenerationError: an assistant model, which has no branches.
+        UnsupportedGenerationError: an assistant model, which has no branches, or a setting that
+            `settings` or `keep_logits` decides.
     """
-    for name in ("assistant_model", "assistant_tokenizer", "prompt_lookup_num_tokens"):
-        # `generate` swallows these silently when it is given a callable.
-        if generate_kwargs.get(name) is not None:
-            raise UnsupportedGenerationError(
-                f"{name} is not supported: an assistant drafts from the clean prompt alone"
-            )
+    _check_kwargs(generate_kwargs)
     started = time.perf_counter()
     branches = prepare(
         vlm,
@@ -129,9 +125,8 @@ def decode_rows(
     )
     streamer = generate_kwargs.pop("streamer", None)
     input_ids = branches.prompt.input_ids
-    if streamer is not None:
-        streamer.put(input_ids.cpu())  # as `generate` does with a streamer of its own
-    kwargs = {**settings.generate_kwargs(), **generate_kwargs}
+    if streamer is not None:  # as `generate` does with a streamer of its own
+        streamer.put(input_ids.expand(settings.num_return_sequences, -1).cpu())
     output = vlm.model.generate(
         input_ids=input_ids,
         attention_mask=torch.ones_like(input_ids),
@@ -139,16 +134,24 @@ def decode_rows(
         custom_generate=functools.partial(decode_branches, streamer=streamer),
         return_dict_in_generate=True,
         output_logits=keep_logits != "none",
-        **kwargs,
+        **settings.generate_kwargs(),
+        **generate_kwargs,
     )
-    new_tokens = output.sequences[:, input_ids.shape[1] :]
+    new_tokens = [
+        tokens[:count]
+        for tokens, count in zip(
+            output.sequences[:, input_ids.shape[1] :].tolist(),
+            output.num_new_tokens.tolist(),
+            strict=True,
+        )
+    ]
     combined = output.logits or ()
     return Decoded(
         texts=tuple(
             text.strip()
             for text in vlm.processor.batch_decode(new_tokens, skip_special_tokens=True)
         ),
-        token_ids=tuple(tuple(row) for row in new_tokens.tolist()),
+        token_ids=tuple(tuple(tokens) for tokens in new_tokens),
         row_labels=plan.labels,
         branch_logits=output.branch_logits or (),
         combined_logits=combined[:1] if keep_logits == "first" else combined,
@@ -157,6 +160,24 @@ def decode_rows(
         prompt_tokens=input_ids.shape[1],
         seconds=time.perf_counter() - started,
     )
+
+
+def _check_kwargs(generate_kwargs: Mapping[str, Any]) -> None:
+    """Refuses what `generate` would ignore, or what another argument of ours decides."""
+    for name, value in generate_kwargs.items():
+        # Given a callable, `generate` swallows assistants silently and drops the tokenizer that
+        # stop strings need.
+        if name in ("assistant_model", "assistant_tokenizer", "prompt_lookup_num_tokens"):
+            why = "an assistant drafts from the clean prompt alone"
+        elif name == "stop_strings":
+            why = "pass stopping_criteria=[StopStringCriteria(tokenizer, stop_strings)]"
+        elif name in ("do_sample", "generation_config", *GenerationSettings.__dataclass_fields__):
+            why = "length, temperature and number of sequences are set in GenerationSettings"
+        elif name in ("output_scores", "output_logits", "return_dict_in_generate"):
+            why = "ask for logits with keep_logits='first' or 'all'"
+        else:
+            continue
+        raise UnsupportedGenerationError(f"{name}={value!r} is not supported here: {why}")
 
 
 def clean_rows(num_images: int) -> tuple[BranchPlan, Combine]:

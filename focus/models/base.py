@@ -64,7 +64,8 @@ class ImageBudget:
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
-            if value is not None and (isinstance(value, bool) or value < 1):
+            whole = isinstance(value, int) and not isinstance(value, bool)
+            if value is not None and not (whole and value >= 1):
                 raise InvalidValueError(name, value, "a positive integer, or left out")
 
 

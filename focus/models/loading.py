@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from cachetools import LRUCache
 from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError
+from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForImageTextToText, PreTrainedModel, ProcessorMixin
 
 from focus.errors import CheckpointUnavailableError, InvalidValueError, UnknownNameError
@@ -79,54 +80,79 @@ class Checkpoint:
         """Loads weights and processor.
 
         Raises:
-            CheckpointUnavailableError: it cannot be had: offline, gated, or no such repository.
+            CheckpointUnavailableError: it cannot be had: offline, gated, no such repository, or
+                files that are damaged or missing.
             UnknownNameError: no embedded model of that name, or an unsupported architecture.
+            InvalidValueError: a budget that the family does not have, or no such device here.
         """
         location, revision = self.source, self.revision
         if location.startswith(EMBEDDED_PREFIX):
             location, revision = str(embedded_path(location.removeprefix(EMBEDDED_PREFIX))), None
-        device = self.device
-        if device == "auto":
-            device = "cuda" if torch.cuda.is_available() else "cpu"
+        device = _usable_device(self.device)
         try:
             config = AutoConfig.from_pretrained(location, revision=revision)
-            family = family_of(config.model_type)
+        except (OSError, ValueError) as error:  # ValueError: not a repository id, no model type
+            raise CheckpointUnavailableError(self._unavailable(error)) from error
+        family = family_of(config.model_type)
+        try:
             processor = family.processor_class.from_pretrained(location, revision=revision)
-            model = AutoModelForImageTextToText.from_pretrained(
+        except (OSError, ValueError, LookupError) as error:
+            raise CheckpointUnavailableError(self._unavailable(error)) from error
+        family.set_budget(processor, self.budget)
+        try:
+            model, report = AutoModelForImageTextToText.from_pretrained(
                 location,
                 revision=revision,
                 dtype=getattr(torch, self.dtype),
                 attn_implementation=self.attention,
+                output_loading_info=True,
             )
-        except (OSError, HFValidationError) as error:
+        except (OSError, SafetensorError, RuntimeError) as error:
             raise CheckpointUnavailableError(self._unavailable(error)) from error
-        family.set_budget(processor, self.budget)
+        if report["missing_keys"]:  # `transformers` fills them with random numbers
+            gap = ValueError(f"no weights for {', '.join(sorted(report['missing_keys']))}")
+            raise CheckpointUnavailableError(self._unavailable(gap))
         return VisionLanguageModel(model.to(device).eval(), processor, family, self.name)
 
     def _unavailable(self, error: Exception) -> str:
         where = f"{self.source!r}" + (f" at revision {self.revision}" if self.revision else "")
-        cause: BaseException | None = error
-        while cause is not None:
-            if isinstance(cause, GatedRepoError):
-                why = "it is gated: accept its licence on the hub, then run `hf auth login`"
-                break
-            if isinstance(cause, RepositoryNotFoundError):
-                why = (
-                    "the hub has no such repository: check the spelling, or log in if it is private"
-                )
-                break
-            cause = cause.__cause__ or cause.__context__
-        else:
-            reason = (str(error).splitlines() or [""])[0]
-            why = (
-                f"it is neither a folder nor in the local cache, and the hub did not deliver it "
-                f"({reason}); connect to the network once, or download it elsewhere with "
-                f"`hf download {self.source}` and pass the folder as model.source=/path/to/it"
-            )
-        return (
-            f"model {self.name!r} ({where}) cannot be loaded: {why}. "
-            f"These models need no download: {', '.join(embedded_names())}"
+        embedded = ", ".join(embedded_names())
+        return f"model {self.name!r} ({where}) cannot be loaded: {self._reason(error)}" + (
+            f". These models need no download: {embedded}" if embedded else ""
         )
+
+    def _reason(self, error: Exception) -> str:
+        causes: list[BaseException] = [error]
+        while (cause := causes[-1].__cause__ or causes[-1].__context__) is not None:
+            causes.append(cause)
+        reason = (str(error).splitlines() or [""])[0].rstrip(".") or type(error).__name__
+        if any(isinstance(cause, GatedRepoError) for cause in causes):
+            return "it is gated: accept its licence on the hub, then run `hf auth login`"
+        if any(isinstance(cause, RepositoryNotFoundError) for cause in causes):
+            return "the hub has no such repository: check the spelling, or log in if it is private"
+        here = self.source.startswith(EMBEDDED_PREFIX) or Path(self.source).is_dir()
+        if not here and any(isinstance(cause, HFValidationError) for cause in causes):
+            return "there is no such folder, and a hub id looks like owner/name"
+        if here or not isinstance(error, OSError):
+            return f"its files are incomplete, damaged or of an unsupported kind ({reason})"
+        return (
+            f"it is neither a folder nor in the local cache, and the hub did not deliver it "
+            f"({reason}); connect to the network once, or download it elsewhere with "
+            f"`hf download {self.source}` and pass the folder as model.source=/path/to/it"
+        )
+
+
+def _usable_device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise InvalidValueError("device", name, "auto, cpu, cuda or cuda:<index>") from error
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        accepted = f"auto or cpu: {torch.cuda.device_count()} CUDA devices are visible"
+        raise InvalidValueError("device", name, accepted)
+    return device
 
 
 def family_of(model_type: str) -> AbstractFamily:

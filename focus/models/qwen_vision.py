@@ -28,6 +28,13 @@ class AbstractQwenVision(AbstractFamily):
         size = dict(processor.image_processor.size)
         size["shortest_edge"] = budget.min_pixels or size["shortest_edge"]
         size["longest_edge"] = budget.max_pixels or size["longest_edge"]
+        if size["shortest_edge"] > size["longest_edge"]:
+            name = "min_pixels" if budget.min_pixels else "max_pixels"
+            accepted = (
+                f"such that min_pixels ({size['shortest_edge']}) is at most max_pixels "
+                f"({size['longest_edge']}); set both"
+            )
+            raise InvalidValueError(name, getattr(budget, name), accepted)
         processor.image_processor.size = size
 
     def image_inputs(self, processor: ProcessorMixin, image: Image.Image) -> ImageInputs:

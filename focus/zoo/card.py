@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import platform
 from collections.abc import Mapping
@@ -52,9 +53,7 @@ def export(
     folder.mkdir(parents=True, exist_ok=True)
     # The record says that the export is complete, so it goes first and comes back last.
     (folder / RECORD).unlink(missing_ok=True)
-    weights = {key: value.to(torch.bfloat16) for key, value in state.model.state_dict().items()}
-    state.model.config.dtype = torch.bfloat16
-    state.model.save_pretrained(folder, state_dict=weights)
+    copy.deepcopy(state.model).to(torch.bfloat16).save_pretrained(folder)
     build_processor(recipe.architecture).save_pretrained(folder)
     model = AutoModelForImageTextToText.from_pretrained(
         folder, dtype=torch.float32, attn_implementation="eager"
@@ -172,6 +171,8 @@ def card(record: Mapping[str, Any]) -> str:
             "",
             "- One training run. When a model of this size leaves the plateau on comparisons "
             "varies widely between seeds; the intervals say nothing about that.",
+            "- The lengths of the stages were chosen by looking at the dev split while the "
+            "model trained; the test split was scored once, at the end.",
             "- The world has 96 truths, all of which occur in training; the test scenes are new "
             "drawings of them.",
             "- How often a model abstains on masked images is a matter of its training mix, and "

@@ -217,7 +217,9 @@ def answer_logits(
     length = max(len(prompt) + len(answer) for prompt, answer in encoded)
     # Padding on the right needs no mask: with causal attention no answer token can see it.
     ids = torch.full((len(items), length), processor.tokenizer.pad_token_id)
-    rows, columns, labels = [], [], []
+    rows: list[int] = []
+    columns: list[int] = []
+    labels: list[int] = []
     for row, (prompt, answer) in enumerate(encoded):
         ids[row, : len(prompt) + len(answer)] = torch.tensor(prompt + answer)
         rows += [row] * len(answer)
