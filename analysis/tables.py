@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -18,7 +19,8 @@ def metric_values(records: pd.DataFrame) -> dict[str, pd.Series]:
     """Per metric, one value for each unit that it is measured on.
 
     Returns:
-        ``accuracy``, ``unparsed rate`` and (where a wrong answer can be traced to another image)
+        ``accuracy`` of the generated text, ``unparsed rate``, ``choice accuracy`` (of the most
+        likely candidate answer) and, where a wrong answer can be traced to another image,
         ``leakage rate``: one value per question, indexed by its id. Where questions come in
         groups, ``<category> score`` and ``group score``: one value per group of questions that
         count only if all of them are right (Winoground, VisMin), indexed by the cluster.
@@ -28,12 +30,20 @@ def metric_values(records: pd.DataFrame) -> dict[str, pd.Series]:
         "accuracy": by_id["correct"].astype(float),
         "unparsed rate": by_id["parsed"].isna().astype(float),
     }
+    chosen = by_id["choice_answer"].notna()
+    if chosen.any():
+        right = by_id["choice_answer"] == by_id["answer"]
+        metrics["choice accuracy"] = right[chosen].astype(float)
     traceable = by_id["traceable"].astype(bool)
     if traceable.any():
         metrics["leakage rate"] = by_id.loc[traceable, "leaked"].astype(float)
     if records["group"].duplicated().any():
         for category, part in records.groupby("category"):
-            metrics[f"{category} score"] = part.groupby("cluster")["correct"].all().astype(float)
+            pairs = part.groupby("cluster")
+            metrics[f"{category} score"] = pairs["correct"].all().astype(float)
+            if part["choice_answer"].notna().all():
+                right = (part["choice_answer"] == part["answer"]).groupby(part["cluster"])
+                metrics[f"{category} choice score"] = right.all().astype(float)
         if records["category"].nunique() > 1:
             metrics["group score"] = records.groupby("cluster")["correct"].all().astype(float)
     return metrics
@@ -100,8 +110,8 @@ def _difference(
 
 COLUMNS = (
     *CELL,
-    *("n", "accuracy [95%]", "image score [95%]", "leakage", "unparsed", "s / question"),
-    "accuracy - plain [95%]",
+    *("n", "accuracy [95%]", "leakage", "unparsed", "choice accuracy", "image score"),
+    *("image choice score", "s / question", "accuracy - plain [95%]"),
 )
 
 
@@ -110,14 +120,19 @@ def table_lines(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:
     cells: dict[tuple[str, ...], dict[str, Mapping[str, Any]]] = {}
     for row in rows:
         cells.setdefault(tuple(row[key] for key in CELL), {})[row["metric"]] = row
+    shown = (
+        "leakage rate",
+        "unparsed rate",
+        "choice accuracy",
+        "image score",
+        "image choice score",
+    )
     return [
         (
             *labels,
             str(metrics["accuracy"]["n"]),
-            _proportion(metrics["accuracy"]),
-            _proportion(metrics.get("image score")),
-            _proportion(metrics.get("leakage rate"), interval=False),
-            _proportion(metrics["unparsed rate"], interval=False),
+            _proportion(metrics["accuracy"], interval=True),
+            *(_proportion(metrics.get(name)) for name in shown),
             f"{metrics['seconds']['value']:.3f}",
             _delta(metrics["accuracy"]),
         )
@@ -126,16 +141,21 @@ def table_lines(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:
 
 
 def summary_table(rows: Sequence[Mapping[str, Any]], *, title: str = "") -> Table:
-    """The rows as a table for the terminal."""
+    """The rows as a table for the terminal: benchmark and model stand under each other."""
     table = Table(title=title, title_justify="left", header_style="bold")
-    for column in COLUMNS:
-        table.add_column(column, justify="left" if column in CELL else "right", no_wrap=True)
-    previous: tuple[str, ...] = ()
+    table.add_column("benchmark\nmodel")
+    for column in COLUMNS[2:]:
+        words = (
+            column.replace(" [", "\n[").replace(" score", "\nscore").replace("choice ", "choice\n")
+        )
+        table.add_column(words, justify="left" if column in CELL else "right")
+    blocks: dict[tuple[str, ...], list[tuple[str, ...]]] = {}
     for line in table_lines(rows):
-        if previous and previous != line[:2]:
-            table.add_section()
-        table.add_row(*(line if line[:2] != previous else ("", "", *line[2:])))
-        previous = line[:2]
+        blocks.setdefault(line[:2], []).append(line[2:])
+    for labels, lines in blocks.items():
+        for label, line in itertools.zip_longest(labels, lines, fillvalue=()):
+            table.add_row(label or "", *line)
+        table.add_section()
     return table
 
 
@@ -146,7 +166,7 @@ def markdown_table(rows: Sequence[Mapping[str, Any]]) -> str:
     )
 
 
-def _proportion(row: Mapping[str, Any] | None, *, interval: bool = True) -> str:
+def _proportion(row: Mapping[str, Any] | None, *, interval: bool = False) -> str:
     if row is None:
         return "-"
     value = f"{row['value']:.3f}"

@@ -36,7 +36,8 @@ def main(config: DictConfig) -> None:
     }
     benchmark, decoding = build(config.benchmark), build(config.decoding)
     settings, logger = build(config.settings), build(config.logger)
-    choice = HydraConfig.get().runtime.choices["decoding"]
+    hydra = HydraConfig.get()
+    choice = hydra.runtime.choices["decoding"]
     vlm = build(config.model).load()
     name = f"{benchmark.name}-{vlm.name}-{choice}-{digest(determining)[:8]}"
     cells = [Cell(vlm, benchmark, decoding, settings, decoding.name)]
@@ -50,8 +51,15 @@ def main(config: DictConfig) -> None:
         rows = write_summary(records.folder, records.records)
     console.print(summary_table(rows, title=f"{choice} on {benchmark.name}"))
     console.print(f"records: {records.folder}", soft_wrap=True)
-    experiment = HydraConfig.get().runtime.choices["experiment"] or "evaluate"
-    report_cells(logger, cells, records.records, rows, experiment=experiment, config=plain(config))
+    report_cells(
+        logger,
+        cells,
+        records.records,
+        rows,
+        experiment=hydra.runtime.choices["experiment"] or "evaluate",
+        config=plain(config),
+        overrides=" ".join(hydra.overrides.task),
+    )
 
 
 if __name__ == "__main__":

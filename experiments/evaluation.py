@@ -103,12 +103,15 @@ def answer_example(cell: Cell, example: Example) -> Record:
 
 
 def row_records(vlm: VisionLanguageModel, decoded: Decoded, example: Example) -> Record:
-    """What each row would say first, and the logits of each choice in every row and combined.
+    """The first step, row by row: what each would say, and log-probabilities of the choices.
 
-    A choice stands for its first token; where two choices begin alike, no logits are recorded.
+    The same forward pass gives two readings of an answer: the generated text, and the most likely
+    of the candidate answers (`choice_answer`), which a model cannot evade by saying something else.
+    A choice stands for its first token; where two choices begin alike, it is not recorded.
     """
+    nothing = {"choice_answer": None, "choice_logprobs": None, "row_logprobs": None}
     if not decoded.branch_logits:
-        return {"row_tops": None, "choice_logits": None, "row_logits": None}
+        return {"row_tops": None, **nothing}
     rows = dict(zip(decoded.row_labels, decoded.branch_logits[0][:, 0], strict=True))
     tops = {
         label: vlm.processor.tokenizer.decode([int(row.argmax())]).strip()
@@ -116,15 +119,17 @@ def row_records(vlm: VisionLanguageModel, decoded: Decoded, example: Example) ->
     }
     tokens = first_tokens(vlm, example.choices)
     if not tokens:
-        return {"row_tops": tops, "choice_logits": None, "row_logits": None}
+        return {"row_tops": tops, **nothing}
 
-    def pick(logits: Tensor) -> list[float]:
-        return [round(value, 4) for value in logits[tokens].tolist()]
+    def logprobs(logits: Tensor) -> list[float]:
+        return [round(value, 4) for value in logits.log_softmax(dim=-1)[tokens].tolist()]
 
+    combined = decoded.combined_logits[0][0]
     return {
         "row_tops": tops,
-        "choice_logits": pick(decoded.combined_logits[0][0]),
-        "row_logits": {label: pick(row) for label, row in rows.items()},
+        "choice_answer": example.choices[int(combined[tokens].argmax())],
+        "choice_logprobs": logprobs(combined),
+        "row_logprobs": {label: logprobs(row) for label, row in rows.items()},
     }
 
 
@@ -143,6 +148,7 @@ def report_cells(
     *,
     experiment: str,
     config: Mapping[str, Any],
+    overrides: str = "",
     figures: Sequence[str] = (),
     num_samples: int = 8,
 ) -> None:
@@ -157,6 +163,7 @@ def report_cells(
                 labels=cell.labels,
                 experiment=experiment,
                 config=config,
+                overrides=overrides,
                 rows=[row for row in rows if cell.labels.items() <= row.items()],
                 records=own,
                 samples=[(examples[r["id"]], r) for r in own if r["id"] in examples],

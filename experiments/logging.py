@@ -34,6 +34,7 @@ class CellReport:
         config: resolved configuration.
         rows: summary rows of this cell.
         records: its records.
+        overrides: what was chosen on the command line or by the experiment.
         samples: a few questions with their records.
         figures: paths of figures.
     """
@@ -43,6 +44,7 @@ class CellReport:
     config: Mapping[str, Any]
     rows: Sequence[Mapping[str, Any]]
     records: Sequence[Record]
+    overrides: str = ""
     samples: Sequence[tuple[Example, Record]] = ()
     figures: Sequence[str] = field(default=())
 
@@ -99,6 +101,7 @@ class CsvLogger(AbstractLogger):
         path.parent.mkdir(parents=True, exist_ok=True)
         columns = (*report.labels, "metric", "value", "ci_low", "ci_high", "n")
         frame = pd.DataFrame([{key: row.get(key) for key in columns} for row in report.rows])
+        frame.insert(0, "overrides", report.overrides)
         frame.insert(0, "experiment", report.experiment)
         frame.to_csv(path, mode="a", header=not path.exists(), index=False)
 

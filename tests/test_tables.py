@@ -2,7 +2,7 @@
 
 import pytest
 
-from analysis.tables import summarise, summary_table
+from analysis.tables import markdown_table, summarise, summary_table
 
 
 def records(decoding: str, correct: list[bool], **extra: object) -> list[dict]:
@@ -16,6 +16,8 @@ def records(decoding: str, correct: list[bool], **extra: object) -> list[dict]:
             "cluster": f"q{index}",
             "category": "colour",
             "parsed": "red" if right else None,
+            "answer": "red",
+            "choice_answer": "red" if right or index % 2 else "blue",
             "correct": right,
             "leaked": False,
             "traceable": True,
@@ -92,8 +94,17 @@ def test_text_image_and_group_scores():
     assert row(summary, "vanilla", "group score")["value"] == 0.5
 
 
+def test_the_most_likely_candidate_is_scored_beside_the_text():
+    """An answer that evades ("unknown") is wrong as text, but its candidates are still ranked."""
+    rows = summarise(records("vanilla", [True, False, False, False]))
+    assert row(rows, "vanilla", "accuracy")["value"] == 0.25
+    assert row(rows, "vanilla", "choice accuracy")["value"] == 0.75
+    assert row(rows, "vanilla", "unparsed rate")["value"] == 0.75
+
+
 def test_the_table_has_one_line_per_strategy():
     rows = summarise(records("vanilla", [True] * 5) + records("focus", [False] * 5))
     table = summary_table(rows)
-    assert table.row_count == 2
-    assert list(table.columns[2].cells) == ["vanilla", "focus"]
+    assert list(table.columns[0].cells) == ["b", "m"]
+    assert list(table.columns[1].cells) == ["vanilla", "focus"]
+    assert len(markdown_table(rows).splitlines()) == 4
