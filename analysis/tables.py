@@ -9,7 +9,13 @@ from typing import Any
 import pandas as pd
 from rich.table import Table
 
-from analysis.statistics import clustered_interval, paired_difference, wilson_interval
+from analysis.statistics import (
+    clustered_interval,
+    detectable_difference,
+    holm,
+    paired_difference,
+    wilson_interval,
+)
 
 BASELINE = "vanilla"
 CELL = ["benchmark", "model", "decoding"]
@@ -27,8 +33,8 @@ def metric_values(records: pd.DataFrame) -> dict[str, pd.Series]:
     """
     by_id = records.set_index("id")
     metrics = {
-        "accuracy": by_id["correct"].astype(float),
-        "unparsed rate": by_id["parsed"].isna().astype(float),
+        "accuracy": by_id["score"].astype(float),
+        "unparsed rate": by_id["unparsed"].astype(float),
     }
     chosen = by_id["choice_answer"].notna()
     if chosen.any():
@@ -57,7 +63,9 @@ def summarise(records: Iterable[Mapping[str, Any]], *, level: float = 0.95) -> l
 
     Returns:
         Rows with keys benchmark, model, decoding, metric, value, ci_low, ci_high, n and, for
-        strategies other than plain decoding, delta, delta_low, delta_high, p_value, p_test.
+        strategies other than plain decoding, delta, delta_low, delta_high, p_value, p_test, p_holm
+        (Holm's adjustment over the comparisons of that metric) and discordant (share of units on
+        which the two differ).
         The metric ``seconds`` (mean per question) has no interval.
     """
     frame = pd.DataFrame(list(records))
@@ -75,6 +83,7 @@ def summarise(records: Iterable[Mapping[str, Any]], *, level: float = 0.95) -> l
                 rows.append(row)
             seconds = {"value": float(cell["seconds"].mean()), "ci_low": None, "ci_high": None}
             rows.append({**labels, "metric": "seconds", **seconds, "n": len(cell)})
+    _adjust(rows)
     return rows
 
 
@@ -82,8 +91,10 @@ def _interval(values: pd.Series, clusters: pd.Series, level: float) -> dict[str,
     shared = clusters.reindex(values.index)
     if shared.notna().all() and shared.duplicated().any():
         low, high = clustered_interval(values.to_numpy(), shared.to_numpy(), level=level)
-    else:
+    elif values.isin([0.0, 1.0]).all():
         low, high = wilson_interval(int(values.sum()), len(values), level=level)
+    else:  # graded scores are no proportion of right answers
+        low, high = clustered_interval(values.to_numpy(), range(len(values)), level=level)
     return {"value": float(values.mean()), "ci_low": low, "ci_high": high, "n": len(values)}
 
 
@@ -105,7 +116,30 @@ def _difference(
         "delta_high": result.high,
         "p_value": result.p_value,
         "p_test": result.test,
+        "discordant": float((values[common] != baseline[common]).mean()),
     }
+
+
+def _adjust(rows: list[dict[str, Any]]) -> None:
+    """Adds `p_holm`: all comparisons of one metric in a table are one family."""
+    for metric in {row["metric"] for row in rows}:
+        family = [row for row in rows if row["metric"] == metric and "p_value" in row]
+        for row, p_holm in zip(family, holm([r["p_value"] for r in family]), strict=True):
+            row["p_holm"] = p_holm
+
+
+def power_note(rows: Sequence[Mapping[str, Any]]) -> str:
+    """What the comparisons of accuracy in a table could not have shown."""
+    compared = [row for row in rows if row["metric"] == "accuracy" and "discordant" in row]
+    if not compared:
+        return ""
+    smallest = [detectable_difference(row["n"], row["discordant"]) for row in compared]
+    low, high = min(smallest), max(smallest)
+    span = f"{low:.3f}" if round(low, 3) == round(high, 3) else f"{low:.3f} to {high:.3f}"
+    return (
+        f"With these n and rates of disagreement, true differences in accuracy below {span} "
+        "(by row) would be missed more than one time in five."
+    )
 
 
 COLUMNS = (

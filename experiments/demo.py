@@ -15,7 +15,7 @@ import torch
 from omegaconf import DictConfig
 
 from analysis.figures import BranchView, branch_figure
-from analysis.tables import BASELINE, summary_table
+from analysis.tables import BASELINE, power_note, summary_table
 from experiments.config import build, entry_point, plain
 from experiments.evaluation import (
     Cell,
@@ -58,6 +58,7 @@ def main(config: DictConfig) -> None:
         rows = write_summary(records.folder, records.records)
     console.print(summary_table(rows, title="Plain decoding and FOCUS on the embedded models"))
     console.print(_explanation(), soft_wrap=True)
+    console.print(power_note(rows), soft_wrap=True)
     example = telling_example(benchmarks[0], records.records, models[0].name)
     focus = next(d for d in decodings.values() if isinstance(d, Focus))
     views = [view_branches(vlm, example, focus, settings) for vlm in models]

@@ -14,7 +14,7 @@ from pathlib import Path
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from analysis.tables import BASELINE, summary_table
+from analysis.tables import BASELINE, power_note, summary_table
 from experiments.config import build, entry_point, plain
 from experiments.evaluation import (
     Cell,
@@ -50,6 +50,7 @@ def main(config: DictConfig) -> None:
                 evaluate_cell(cell, records, progress, limit=config.limit)
         rows = write_summary(records.folder, records.records)
     console.print(summary_table(rows, title=f"{choice} on {benchmark.name}"))
+    console.print(power_note(rows), soft_wrap=True)
     console.print(f"records: {records.folder}", soft_wrap=True)
     report_cells(
         logger,

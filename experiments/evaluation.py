@@ -29,7 +29,7 @@ from focus.benchmarks import AbstractBenchmark, Example
 from focus.decoding import AbstractDecoding, Decoded, GenerationSettings, Request
 from focus.models import VisionLanguageModel
 from focus.records import Record, RecordFile, digest
-from focus.scoring import score_answer
+from focus.scoring import Score
 
 
 @dataclass(frozen=True)
@@ -75,17 +75,15 @@ def answer_example(cell: Cell, example: Example) -> Record:
         targets=example.targets or None,
     )
     decoded = cell.decoding.decode(cell.vlm, request, cell.settings, keep_logits="first")
-    score = score_answer(decoded.text, example)
+    score = cell.benchmark.score(decoded.text, example.reference)
     return {
         "order": None,
         "category": example.category,
         "group": example.group,
         "cluster": example.cluster,
         "text": decoded.text,
-        "parsed": score.parsed,
+        **score_fields(score),
         "answer": example.answer,
-        "correct": score.correct,
-        "leaked": score.leaked,
         "traceable": bool(example.distractors),
         "distractors": list(example.distractors),
         "choices": list(example.choices),
@@ -99,6 +97,17 @@ def answer_example(cell: Cell, example: Example) -> Record:
         "prompt_tokens": decoded.prompt_tokens,
         "prompt_hash": digest([example.question, request.system]),
         "seconds": round(decoded.seconds, 5),
+    }
+
+
+def score_fields(score: Score) -> Record:
+    """What a record keeps of a score."""
+    return {
+        "parsed": score.parsed,
+        "correct": score.correct,
+        "score": score.value,
+        "leaked": score.leaked,
+        "unparsed": score.unparsed,
     }
 
 

@@ -150,7 +150,7 @@ class WandbLogger(AbstractLogger):
         import wandb
 
         width = max(len(example.images) for example, _ in report.samples)
-        columns = [
+        columns: list[str | int] = [
             *(f"image {k + 1}" for k in range(width)),
             "question",
             "text",

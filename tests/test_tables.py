@@ -2,7 +2,7 @@
 
 import pytest
 
-from analysis.tables import markdown_table, summarise, summary_table
+from analysis.tables import markdown_table, power_note, summarise, summary_table
 
 
 def records(decoding: str, correct: list[bool], **extra: object) -> list[dict]:
@@ -19,6 +19,8 @@ def records(decoding: str, correct: list[bool], **extra: object) -> list[dict]:
             "answer": "red",
             "choice_answer": "red" if right or index % 2 else "blue",
             "correct": right,
+            "score": float(right),
+            "unparsed": not right,
             "leaked": False,
             "traceable": True,
             "seconds": 0.5,
@@ -45,6 +47,37 @@ def test_accuracy_and_paired_difference():
     assert accuracy["delta"] == pytest.approx(0.3)
     assert 0.2 < accuracy["delta_low"] < 0.3 < accuracy["delta_high"] < 0.4
     assert accuracy["p_value"] < 1e-6
+
+
+def test_p_values_are_adjusted_over_the_comparisons_of_a_table():
+    plain = [True] * 30 + [False] * 30
+    better, alike = [True] * 42 + [False] * 18, plain
+    everything = records("vanilla", plain) + records("focus", better) + records("vcd", alike)
+    rows = summarise(everything)
+    focus, vcd = row(rows, "focus", "accuracy"), row(rows, "vcd", "accuracy")
+    assert focus["p_holm"] == pytest.approx(2 * focus["p_value"])
+    assert vcd["p_holm"] == 1.0
+    assert "p_holm" not in row(rows, "vanilla", "accuracy")
+
+
+def test_the_power_note_shrinks_with_the_number_of_questions():
+    def smallest(copies: int) -> float:
+        plain, ours = [True, False, True, False] * copies, [True, True, False, False] * copies
+        note = power_note(summarise(records("vanilla", plain) + records("focus", ours)))
+        return float(note.split("below ")[1].split(" ")[0])
+
+    assert smallest(200) < smallest(50) < 0.3
+    assert power_note(summarise(records("vanilla", [True]))) == ""
+
+
+def test_graded_scores_are_averaged_and_keep_their_interval():
+    graded = [
+        {**r, "score": s}
+        for r, s in zip(records("vanilla", [False] * 4), (0.2, 0.4, 0.6, 0.8), strict=True)
+    ]
+    accuracy = row(summarise(graded), "vanilla", "accuracy")
+    assert accuracy["value"] == pytest.approx(0.5)
+    assert 0.2 <= accuracy["ci_low"] < 0.5 < accuracy["ci_high"] <= 0.8
 
 
 def test_pairing_is_by_question_not_by_position():

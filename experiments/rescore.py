@@ -1,0 +1,67 @@
+"""Scores the answers of a finished run again, with any parser, without running a model.
+
+    python -m experiments.rescore folder=results/evaluate/shapes_indexed-... parsers=[words]
+
+The texts are all that a score needs, so two protocols can be compared on one log: what differs is
+how answers are read, and nothing else.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from hydra.utils import get_class
+from omegaconf import DictConfig
+
+from analysis.tables import summarise, summary_table
+from experiments.config import entry_point
+from experiments.evaluation import make_console, score_fields
+from focus.benchmarks import AbstractBenchmark
+from focus.errors import InvalidValueError, UnknownNameError
+from focus.records import Record, read_records
+from focus.scoring import Reference, Scorer
+
+
+@entry_point("rescore")
+def main(config: DictConfig) -> None:
+    """Prints one table per parser and writes the rescored records beside the old ones."""
+    folder = Path(config.folder)
+    scorers = parsers_of(folder)
+    names = [str(name) for name in config.parsers or scorers]
+    console = make_console()
+    for name in names:
+        if name not in scorers:
+            raise UnknownNameError("parser", name, scorers)
+        rescored = rescore(list(read_records(folder / "records.jsonl")), scorers[name])
+        path = folder / f"rescored-{name}.jsonl"
+        lines = (json.dumps(record, ensure_ascii=False) + "\n" for record in rescored)
+        path.write_text("".join(lines), encoding="utf-8")
+        console.print(summary_table(summarise(rescored), title=f"parser: {name}"))
+        console.print(f"records: {path}", soft_wrap=True)
+
+
+def parsers_of(folder: Path) -> dict[str, Scorer]:
+    """Parsers of the benchmark that a folder holds records of.
+
+    Raises:
+        InvalidValueError: the folder holds no run.
+    """
+    run = folder / "run.json"
+    if not run.is_file():
+        raise InvalidValueError("folder", str(folder), "a folder with run.json and records.jsonl")
+    target = json.loads(run.read_text(encoding="utf-8"))["config"]["benchmark"]["_target_"]
+    benchmark: type[AbstractBenchmark] = get_class(target)
+    return dict(benchmark.parsers())
+
+
+def rescore(records: list[Record], scorer: Scorer) -> list[Record]:
+    """The records with the score fields that `scorer` gives their texts."""
+    return [
+        {**record, **score_fields(scorer(record["text"], Reference.from_record(record)))}
+        for record in records
+    ]
+
+
+if __name__ == "__main__":
+    main()
