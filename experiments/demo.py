@@ -13,6 +13,7 @@ from pathlib import Path
 import matplotlib as mpl
 import torch
 from omegaconf import DictConfig
+from transformers.utils.logging import disable_progress_bar
 
 from analysis.figures import BranchView, branch_figure
 from analysis.tables import BASELINE, power_note, summary_table
@@ -24,6 +25,7 @@ from experiments.evaluation import (
     make_console,
     progress_bars,
     report_cells,
+    set_threads,
     write_summary,
 )
 from focus.benchmarks import AbstractBenchmark, Example
@@ -37,6 +39,8 @@ from focus.records import Record, RecordFile
 def main(config: DictConfig) -> None:
     """Runs every model on every benchmark with every strategy, plain decoding first."""
     mpl.use("Agg")
+    disable_progress_bar()  # of loading: these weights are there at once
+    set_threads(config.threads)
     settings, logger = build(config.settings), build(config.logger)
     decodings = {name: build(node) for name, node in config.decodings.items()}
     benchmarks = [build(node) for node in config.benchmarks.values()]

@@ -22,6 +22,7 @@ from experiments.evaluation import (
     make_console,
     progress_bars,
     report_cells,
+    set_threads,
     write_summary,
 )
 from focus.decoding import Vanilla
@@ -31,6 +32,7 @@ from focus.records import RecordFile, digest
 @entry_point("config")
 def main(config: DictConfig) -> None:
     """Runs the cell that the configuration describes."""
+    set_threads(config.threads)
     determining = {
         key: plain(config)[key] for key in ("model", "benchmark", "decoding", "settings")
     }

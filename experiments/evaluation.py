@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -27,6 +28,7 @@ from analysis.tables import summarise
 from experiments.logging import AbstractLogger, CellReport, NoLogger
 from focus.benchmarks import AbstractBenchmark, Example
 from focus.decoding import AbstractDecoding, Decoded, GenerationSettings, Request
+from focus.errors import InvalidValueError
 from focus.models import VisionLanguageModel
 from focus.records import Record, RecordFile, digest
 from focus.scoring import Score
@@ -179,6 +181,19 @@ def report_cells(
                 figures=figures,
             )
         )
+
+
+def set_threads(threads: int | None) -> None:
+    """Number of threads that PyTorch computes with; None leaves its own choice.
+
+    Raises:
+        InvalidValueError: not a positive integer.
+    """
+    if threads is None:
+        return
+    if isinstance(threads, bool) or not isinstance(threads, int) or threads < 1:
+        raise InvalidValueError("threads", threads, "a positive integer, or null")
+    torch.set_num_threads(threads)
 
 
 def write_summary(folder: Path, records: list[Record], **extra: Any) -> list[dict[str, Any]]:

@@ -85,10 +85,12 @@ class BranchedOutput(GenerateDecoderOnlyOutput):
     Args:
         branch_logits: per kept step ``[rows, sequences, vocab]``, in the order of the plan's rows,
             before combination and before any logits processor.
+        combined_logits: per kept step ``[sequences, vocab]``, combined, before any processor.
         num_new_tokens: ``[sequences]``, tokens that each sequence has before its padding.
     """
 
     branch_logits: tuple[Tensor, ...] | None = None
+    combined_logits: tuple[Tensor, ...] | None = None
     num_new_tokens: Tensor | None = None
 
 
@@ -129,7 +131,7 @@ def decode_branches(
             f"a batch of several prompts (input_ids of shape {list(input_ids.shape)}) is not "
             "supported: the branches of one prompt fill the batch; call generate once per prompt"
         )
-    _check_prompt(model, input_ids, branches)
+    _check_prompt(model, input_ids, branches, generation_config)
     rows = _build_rows(model, branches)
     sequences, prompt_length = input_ids, input_ids.shape[1]
     unfinished = torch.ones(len(sequences), dtype=torch.bool, device=sequences.device)
@@ -137,7 +139,7 @@ def decode_branches(
     random = torch.Generator(device=sequences.device)
     random.manual_seed(key_to_seed(*branches.sampling_key, "sampling") % 2**63)
     pad = _pad_token(generation_config)
-    kept: list[Tensor] = []
+    kept: list[tuple[Tensor, Tensor]] = []
     all_scores: list[Tensor] = []
     all_logits: list[Tensor] = []
 
@@ -147,10 +149,11 @@ def decode_branches(
     while True:
         step = sequences.shape[1] - prompt_length
         _check_finite(logits, branches.plan, step)
-        if branches.keep_logits == "all" or (branches.keep_logits == "first" and step == 0):
-            kept.append(logits.clone())
+        keep = branches.keep_logits == "all" or (branches.keep_logits == "first" and step == 0)
         # Combined before the processors: after them, two rows masked to -inf would subtract to NaN.
         combined = branches.combine(logits)
+        if keep:
+            kept.append((logits.clone(), combined))
         # A copy, since a processor may write into what it is given.
         scores = logits_processor(sequences, combined.clone())
         if generation_config.output_logits:
@@ -177,7 +180,8 @@ def decode_branches(
         sequences=sequences,
         scores=tuple(all_scores) or None,
         logits=tuple(all_logits) or None,
-        branch_logits=tuple(kept) or None,
+        branch_logits=tuple(rows for rows, _ in kept) or None,
+        combined_logits=tuple(combined for _, combined in kept) or None,
         num_new_tokens=num_new_tokens,
     )
 
@@ -267,7 +271,12 @@ def _check_supported(config: GenerationConfig, model_kwargs: Mapping[str, Any]) 
         )
 
 
-def _check_prompt(model: PreTrainedModel, input_ids: Tensor, branches: BranchedPrompt) -> None:
+def _check_prompt(
+    model: PreTrainedModel,
+    input_ids: Tensor,
+    branches: BranchedPrompt,
+    config: GenerationConfig,
+) -> None:
     expected = branches.prompt.input_ids
     if input_ids.shape[1] != expected.shape[1] or not (input_ids == expected).all():
         raise PromptError(
@@ -282,6 +291,13 @@ def _check_prompt(model: PreTrainedModel, input_ids: Tensor, branches: BranchedP
             f"the prompt has {length} tokens, {sum(per_image)} of them for {len(per_image)} images "
             f"({per_image}), but the model's context holds {context}; use fewer images or a "
             "smaller image budget"
+        )
+    longest = config.max_length or length
+    if longest > context:
+        raise ContextLengthError(
+            f"the prompt has {length} tokens and up to {longest - length} new ones were asked for, "
+            f"but the model's context holds {context}; lower max_new_tokens to at most "
+            f"{context - length}, use fewer images or a smaller image budget"
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Sequence
 from typing import Any
@@ -46,10 +47,9 @@ def answer(
         vlm: from `load`, or `focus.models.wrap` around a model and processor of your own.
         images: paths, bytes, arrays or PIL images, in the order in which the prompt shows them.
         question: text with one ``<image>`` where each image stands, or none to put images first.
-        decoding: the strategy; by default `Focus` on the named targets, or on all images.
+        decoding: the strategy; `Focus()` by default.
         settings: length, temperature and number of answers; greedy by default.
-        targets: images that the question names (indices from 0); used by the default strategy and
-            by others set to ``targets="named"``.
+        targets: images to focus on (indices from 0; nested: one unit), instead of all.
         system: system prompt.
         sample_id: key of the noise; a digest of question and pixels by default.
         keep_logits: ``first`` or ``all`` to return the logits of every row.
@@ -61,7 +61,9 @@ def answer(
     """
     known = {} if sample_id is None else {"sample_id": sample_id}
     request = Request.create(images, question, system=system, targets=targets, **known)
-    decoding = decoding or Focus(targets="named")
+    decoding = decoding or Focus()
+    if targets and isinstance(decoding, Focus):
+        decoding = dataclasses.replace(decoding, targets="named")
     return decoding.decode(
         vlm, request, settings or GenerationSettings(), keep_logits=keep_logits, **generate_kwargs
     )

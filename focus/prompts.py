@@ -67,10 +67,37 @@ def chat_messages(question: str, system: str | None = None) -> list[dict[str, An
         for part in parts
         if part
     ]
-    messages = [{"role": "user", "content": content}]
-    if system:
-        messages.insert(0, {"role": "system", "content": [{"type": "text", "text": system}]})
-    return messages
+    return _conversation(content, system)
+
+
+def _conversation(content: list[dict[str, Any]], system: str | None) -> list[dict[str, Any]]:
+    user = {"role": "user", "content": content}
+    if not system:
+        return [user]
+    return [{"role": "system", "content": [{"type": "text", "text": system}]}, user]
+
+
+def render_chat(processor: ProcessorMixin, question: str, system: str | None = None) -> str:
+    """The chat template's text, each image token where its placeholder stands in `question`.
+
+    Some templates (LLaVA-OneVision's) put all images before the text, whatever their order, which
+    would turn "first image: <image> second image: <image>" into words about nothing. There the
+    image tokens go into the text itself.
+    """
+
+    def apply(messages: list[dict[str, Any]]) -> str:
+        return processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+
+    rendered = apply(chat_messages(question, system))
+    written = question.replace(IMAGE_PLACEHOLDER, processor.image_token)
+    pieces = re.split(f"({re.escape(processor.image_token)})", written)
+    position = 0
+    for piece in pieces:
+        found = rendered.find(piece.strip(), position)
+        if found < 0:
+            return apply(_conversation([{"type": "text", "text": written}], system))
+        position = found + len(piece.strip())
+    return rendered
 
 
 def build_prompt(
@@ -89,9 +116,7 @@ def build_prompt(
             family's own image token.
     """
     question = place_images(question, len(images))
-    text = processor.apply_chat_template(
-        chat_messages(question, system), add_generation_prompt=True, tokenize=False
-    )
+    text = render_chat(processor, question, system)
     pieces = text.split(processor.image_token)
     if len(pieces) != len(images) + 1:
         raise PromptError(

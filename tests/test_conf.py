@@ -93,7 +93,7 @@ def test_settings_of_a_chosen_group_are_checked_against_that_group():
 
 def test_added_keys_fail_when_built():
     config = compose_config("config", ["+decoding.alfa=1"])
-    with pytest.raises(UnknownNameError, match="alfa.*known: .*alpha"):
+    with pytest.raises(UnknownNameError, match=r"alfa.*known: .*alpha"):
         build(config.decoding)
 
 

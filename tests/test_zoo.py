@@ -9,10 +9,12 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
+from transformers import AutoModelForImageTextToText
 
 from focus.benchmarks.shapes import IndexedQuestion, MinimalPair, SingleImage
 from focus.errors import InvalidValueError
-from focus.models.internvl import InternVLImageProcessor
+from focus.models.internvl import InternVL, InternVLImageProcessor
+from focus.prompts import build_prompt, chat_messages
 from focus.randomness import generator
 from focus.zoo import card as card_module
 from focus.zoo.bank import NOISE, NOISE_NAMES, build_bank, normalised, stack
@@ -90,24 +92,18 @@ EXAMPLES = [
 ]
 
 
-def chat(question: str, images) -> list[dict]:
-    """One user turn, split where its images stand."""
-    content: list[dict] = []
-    for part, image in zip(question.split("<image>"), [*images, None], strict=True):
-        content += [{"type": "text", "text": part.strip()}] if part.strip() else []
-        content += [{"type": "image", "image": image}] if image is not None else []
-    return [{"role": "user", "content": content}]
-
-
 def test_training_sees_what_the_processor_gives():
     """A model trained on other ids than it is used with fails in ways that look like science."""
-    processor = build_processor(Architecture())
+    model, processor = build_model(TINY, seed=0), build_processor(Architecture())
     for example in EXAMPLES:
         text = processor.apply_chat_template(
-            chat(example.question, example.images), add_generation_prompt=True, tokenize=False
+            chat_messages(example.question), add_generation_prompt=True, tokenize=False
         )
         inputs = processor(text=text, images=list(example.images), return_tensors="pt")
         assert inputs["input_ids"][0].tolist() == encode_prompt(example.question, 4)
+        images = [InternVL().image_inputs(processor, image) for image in example.images]
+        prompt = build_prompt(model, processor, InternVL(), example.question, images)
+        assert prompt.input_ids[0].tolist() == encode_prompt(example.question, 4)
         torch.testing.assert_close(
             inputs["pixel_values"], normalised(stack(example.images), processor.image_processor)
         )
@@ -241,8 +237,6 @@ def test_every_training_answer_can_be_said(bank):
 
 
 def test_a_saved_model_loads_through_the_public_classes(exported):
-    from transformers import AutoModelForImageTextToText
-
     folder, state = exported
     model = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32)
     processor = InternVLImageProcessor.from_pretrained(folder)
@@ -251,7 +245,7 @@ def test_a_saved_model_loads_through_the_public_classes(exported):
     assert type(processor.image_processor).__name__ == "GotOcr2ImageProcessorPil"
     example = IndexedQuestion(size=1)[0]
     text = processor.apply_chat_template(
-        chat(example.question, example.images), add_generation_prompt=True, tokenize=False
+        chat_messages(example.question), add_generation_prompt=True, tokenize=False
     )
     inputs = processor(text=text, images=list(example.images), return_tensors="pt")
     assert inputs["input_ids"][0].tolist() == encode_prompt(example.question, 4)
@@ -323,6 +317,8 @@ def test_a_pair_counts_only_if_both_members_are_right():
 @pytest.mark.parametrize(
     ("make", "name"),
     [
+        (lambda: Mixture(single_shares=(0.5, 0.5)), "single_shares"),
+        (lambda: Mixture(single_attributes=("colour",)), "single_attributes"),
         (lambda: Mixture(clean_multi=1.5), "clean_multi"),
         (lambda: Mixture(clean_multi=0.6, masked_multi=0.6), "masked_multi"),
         (lambda: Stage(name="x", steps=0, learning_rate=1.0), "steps"),

@@ -133,7 +133,6 @@ def decode_rows(
         branches=branches,
         custom_generate=functools.partial(decode_branches, streamer=streamer),
         return_dict_in_generate=True,
-        output_logits=keep_logits != "none",
         **settings.generate_kwargs(),
         **generate_kwargs,
     )
@@ -145,7 +144,6 @@ def decode_rows(
             strict=True,
         )
     ]
-    combined = output.logits or ()
     return Decoded(
         texts=tuple(
             text.strip()
@@ -154,7 +152,7 @@ def decode_rows(
         token_ids=tuple(tuple(tokens) for tokens in new_tokens),
         row_labels=plan.labels,
         branch_logits=output.branch_logits or (),
-        combined_logits=combined[:1] if keep_logits == "first" else combined,
+        combined_logits=output.combined_logits or (),
         num_rows=len(plan.rows),
         num_encoded=_num_encoded(plan, branches, prefill),
         prompt_tokens=input_ids.shape[1],
@@ -201,7 +199,9 @@ def _run_noise(
     for content, image in rendered.items():
         if content.kind != "noise":
             continue
-        key = (noise.name, noise.severity, noise.seed, content.slot, image.size)
+        # The processor's settings decide how many tokens the noise fills; they may be changed.
+        budget = str(vlm.processor.image_processor.to_dict())
+        key = (noise.name, noise.severity, noise.seed, content.slot, image.size, budget)
         if key not in vlm.noise_cache:
             inputs = vlm.family.image_inputs(vlm.processor, image)
             with torch.no_grad():

@@ -1,0 +1,93 @@
+"""Tiny random models and seeded images, shared by the tests; no network, one thread."""
+
+from __future__ import annotations
+
+import os
+
+os.environ["HF_HUB_OFFLINE"] = "1"  # read once, when huggingface_hub is imported
+
+import logging
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from transformers.utils import logging as transformers_logging
+
+from focus.decoding import Request
+from focus.models import VisionLanguageModel
+from focus.models.tiny import BUILDERS, SPECIAL_TOKENS, build_tiny
+
+torch.set_num_threads(1)
+
+#: Unequal on purpose: where images differ in their number of tokens, a wrong span shows.
+SIZES = ((40, 28), (64, 48), (24, 72), (56, 56))
+#: Text between the images, so that a cut at an image start never falls on the image before it.
+PARTS = {
+    1: ("what is ", None, " ?"),
+    2: ("first ", None, " and second ", None, " which is red ?"),
+    3: ("a ", None, " b ", None, " c ", None, " which is green ?"),
+    4: ("a ", None, " b ", None, " c d ", None, " e ", None, " which shows the blue circle ?"),
+}
+
+
+@pytest.fixture(scope="session", params=list(BUILDERS))
+def any_vlm(request: pytest.FixtureRequest) -> VisionLanguageModel:
+    """A tiny model of every architecture in turn; tests must leave it as it is."""
+    return build_tiny(request.param)
+
+
+@pytest.fixture(scope="session")
+def vlm() -> VisionLanguageModel:
+    """A tiny model for tests of what is the same for all families; must be left as it is."""
+    return build_tiny("internvl")
+
+
+@pytest.fixture
+def own_vlm() -> VisionLanguageModel:
+    """A tiny model that the test may change."""
+    return build_tiny("internvl")
+
+
+@pytest.fixture(scope="session")
+def images() -> tuple[Image.Image, ...]:
+    rng = np.random.default_rng(0)
+    return tuple(
+        Image.fromarray(rng.integers(0, 256, size=(height, width, 3), dtype=np.uint8))
+        for width, height in SIZES
+    )
+
+
+@pytest.fixture(scope="session")
+def ask(images: tuple[Image.Image, ...]) -> Callable[..., Request]:
+    """``ask(2)``: a request about the first two images, with text before, between and after."""
+
+    def request(num_images: int, **kwargs: object) -> Request:
+        question = "".join(part or "<image>" for part in PARTS[num_images])
+        known = {"sample_id": "sample", **kwargs}
+        return Request(images[:num_images], question, **known)
+
+    return request
+
+
+@pytest.fixture(scope="session")
+def words_only() -> dict[str, list[int]]:
+    """`generate` argument that rules out the end token and image tokens: full length, any model."""
+    return {"suppress_tokens": list(range(len(SPECIAL_TOKENS)))}
+
+
+@pytest.fixture
+def transformers_log() -> Iterator[list[str]]:
+    """Warnings that `transformers` logs during the test (its logger hides them from caplog)."""
+    messages: list[str] = []
+    transformers_logging.warning_once.cache_clear()  # "once" would hide what an earlier test saw
+
+    class Keep(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            messages.append(record.getMessage())
+
+    handler = Keep(logging.WARNING)
+    logging.getLogger("transformers").addHandler(handler)
+    yield messages
+    logging.getLogger("transformers").removeHandler(handler)
