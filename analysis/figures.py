@@ -56,7 +56,7 @@ def branch_figure(question: str, views: Sequence[BranchView]) -> Figure:
                 axes.set_xticklabels([])
             if v > 0:
                 axes.set_yticklabels([])
-    figure.suptitle(question, fontsize=10, y=0.99)
+    figure.suptitle(question, fontsize=10, y=0.96)
     return figure
 
 
@@ -81,7 +81,7 @@ def _answer_bars(axes: plt.Axes, view: BranchView, label: str) -> None:
     values = list(view.probabilities[label])
     colours = ["C2" if answer == view.right else "0.7" for answer in view.answers]
     axes.bar(range(len(values)), values, color=colours)
-    axes.set_ylim(0, 1)
+    axes.set_ylim(0, 1.25)  # room for the label of a full bar
     axes.set_yticks([0, 0.5, 1])
     axes.tick_params(labelsize=7)
     axes.set_xticks(range(len(values)), view.answers, rotation=30, ha="right", fontsize=8)
@@ -89,7 +89,7 @@ def _answer_bars(axes: plt.Axes, view: BranchView, label: str) -> None:
     best = int(np.argmax(values))
     axes.annotate(
         view.answers[best],
-        (best, min(values[best], 0.93)),
+        (best, values[best]),
         xytext=(0, 1),
         textcoords="offset points",
         ha="center",

@@ -28,7 +28,7 @@ from experiments.evaluation import (
     set_threads,
     write_summary,
 )
-from focus.benchmarks import AbstractBenchmark, Example
+from focus.benchmarks import IMAGE_PLACEHOLDER, AbstractBenchmark, Example
 from focus.decoding import Focus, GenerationSettings, Request, Vanilla
 from focus.decoding.rows import render
 from focus.models import VisionLanguageModel
@@ -67,9 +67,8 @@ def main(config: DictConfig) -> None:
     focus = next(d for d in decodings.values() if isinstance(d, Focus))
     views = [view_branches(vlm, example, focus, settings) for vlm in models]
     path = Path(config.results) / "figure.png"
-    branch_figure(example.question.replace(" <image>", ""), views).savefig(
-        path, dpi=150, bbox_inches="tight"
-    )
+    asked = example.question.rpartition(IMAGE_PLACEHOLDER)[2].strip()
+    branch_figure(f"“{asked}”", views).savefig(path, dpi=150, bbox_inches="tight")
     console.print(f"records, summary.json and figure.png: {records.folder}", soft_wrap=True)
     report_cells(
         logger,

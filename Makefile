@@ -1,0 +1,102 @@
+# `make demo` and `make test` work as the first command on a fresh machine: they need make and
+# Python 3.11 or newer, and build the environment in .venv on first use.
+#
+#   PYTHON=python3.12   interpreter to build the environment with
+#   UV=                 use pip even where uv is installed
+#   ARGS="..."          further arguments for demo, test, train-zoo, evaluate, bench
+#   QUICK=1             demo on a few questions only
+
+PYTHON ?= python3
+UV ?= $(shell command -v uv 2>/dev/null)
+VENV := .venv
+RUN := $(VENV)/bin/python
+INSTALLED := $(VENV)/.installed
+LOCK_VENV := build/lock-venv
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help env demo test test-slow lint format typecheck notebooks train-zoo evaluate bench lock clean
+
+help: ## List the targets
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1: \2/p' $(MAKEFILE_LIST) | awk -F': ' '{ printf "%-12s %s\n", $$1, substr($$0, length($$1) + 3) }'
+
+env: $(INSTALLED) ## Build .venv with the locked set (uv if installed, else pip); again only when that changed
+	@echo "$(VENV) is ready: $$($(RUN) --version)"
+
+demo: $(INSTALLED) ## Plain decoding and FOCUS on the embedded models, no download (QUICK=1: a few questions)
+	$(RUN) -m experiments.demo $(if $(QUICK),limit=8) $(ARGS)
+
+test: $(INSTALLED) ## Default tests, on CPU and offline (ARGS="-k noise" selects)
+	$(RUN) -m pytest $(ARGS)
+
+test-slow: $(INSTALLED) ## Tests that take minutes
+	$(RUN) -m pytest -m slow $(ARGS)
+
+lint: $(INSTALLED) ## Check format and style, change nothing
+	$(RUN) -m ruff format --check .
+	$(RUN) -m ruff check .
+
+format: $(INSTALLED) ## Format, and fix what can be fixed safely
+	$(RUN) -m ruff format .
+	$(RUN) -m ruff check --fix .
+
+typecheck: $(INSTALLED) ## Check types of focus, analysis and experiments
+	$(RUN) -m mypy
+
+notebooks: $(INSTALLED) ## Execute the notebooks and renew their outputs
+	$(RUN) -m pytest --nbmake --overwrite notebooks
+
+train-zoo: $(INSTALLED) ## Train an embedded model again (ARGS="zoo=shapes-answering"), about 30 minutes
+	$(RUN) -m experiments.train_zoo $(ARGS)
+
+evaluate: $(INSTALLED) ## Evaluate (ARGS="model=qwen2_5_vl_7b decoding=focus decoding.alpha=0.3")
+	$(RUN) -m experiments.evaluate $(ARGS)
+
+bench: $(INSTALLED) ## What FOCUS costs, as ratios to plain decoding and to the published scheme
+	$(RUN) -m experiments.bench $(ARGS)
+
+lock: ## Fit requirements.lock to pyproject.toml, moving as little as possible (UPGRADE=1: everything)
+	rm -rf $(LOCK_VENV)
+	$(PYTHON) -m venv $(LOCK_VENV)
+	$(LOCK_VENV)/bin/python -m pip install --quiet uv
+	cp requirements.lock $(LOCK_VENV)/all
+	$(LOCK_VENV)/bin/uv pip compile pyproject.toml --extra dev --python-version 3.11 --python-platform linux \
+		--no-annotate --no-header --quiet $(if $(UPGRADE),--upgrade) --output-file $(LOCK_VENV)/all
+	@{ \
+		echo '# Exact versions of everything in pyproject.toml with the dev extra, and of all they need:'; \
+		echo '# Python 3.11, Linux. Made by `make lock`; do not edit. Without the CUDA packages of torch,'; \
+		echo '# which pins those itself, so that its CPU and its CUDA build both fit.'; \
+		sed -e '/^nvidia-/d' -e '/^cuda-/d' -e '/^triton==/d' $(LOCK_VENV)/all; \
+	} > requirements.lock
+	rm -rf $(LOCK_VENV)
+
+clean: ## Remove caches and build files; .venv, outputs and results stay
+	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache
+	find . -path ./$(VENV) -prune -o -type d \( -name __pycache__ -o -name .ipynb_checkpoints \) -exec rm -rf {} +
+
+$(INSTALLED): requirements.lock pyproject.toml | $(RUN)
+ifeq ($(UV),)
+	@$(RUN) -m pip --version > /dev/null 2>&1 || $(RUN) -m ensurepip --upgrade
+	$(RUN) -m pip install --requirement requirements.lock
+	$(RUN) -m pip install --no-deps --no-build-isolation --editable .
+else
+	$(UV) pip install --python $(RUN) --requirement requirements.lock
+	$(UV) pip install --python $(RUN) --no-deps --no-build-isolation --editable .
+endif
+	@touch $@
+
+# Order only, and absent or a dead link whenever this runs: what is left of .venv is of no use.
+$(RUN):
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2> /dev/null || { \
+		echo "Python 3.11 or newer is needed; '$(PYTHON)' is $$(command -v $(PYTHON) > /dev/null && $(PYTHON) --version 2>&1 || echo missing)." >&2; \
+		echo 'Name one that you have: make $(or $(MAKECMDGOALS),env) PYTHON=python3.12' >&2; exit 1; }
+	@rm -rf $(VENV)
+ifeq ($(UV),)
+	@$(PYTHON) -c 'import venv, ensurepip' 2> /dev/null || { \
+		echo "'$(PYTHON)' cannot build environments: its venv module is missing." >&2; \
+		echo 'Debian and Ubuntu have it in a package of its own: apt install python3-venv' >&2; \
+		echo 'Or install uv, or name another interpreter: make $(or $(MAKECMDGOALS),env) PYTHON=python3.12' >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+else
+	$(UV) venv --python "$$(command -v $(PYTHON))" $(VENV)
+endif
