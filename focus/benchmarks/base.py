@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from PIL import Image
 
@@ -70,9 +71,7 @@ class Example:
     @property
     def reference(self) -> Reference:
         """What an answer to this example is scored against."""
-        return Reference(
-            self.answer, self.choices, self.distractors, self.category, self.metadata
-        )
+        return Reference(self.answer, self.choices, self.distractors, self.category, self.metadata)
 
 
 class AbstractBenchmark(ABC):
@@ -83,7 +82,7 @@ class AbstractBenchmark(ABC):
         protocol: which of `parsers` is its own.
     """
 
-    name: str
+    name: ClassVar[str]
     protocol: str = "words"
 
     @abstractmethod

@@ -1,0 +1,45 @@
+"""Putting images, questions and options into one prompt text."""
+
+from __future__ import annotations
+
+import string
+from collections.abc import Sequence
+
+from focus.benchmarks.base import IMAGE_PLACEHOLDER
+
+
+def letters(count: int) -> tuple[str, ...]:
+    """The first option letters; none beyond Z.
+
+    >>> letters(3)
+    ('A', 'B', 'C')
+    """
+    return tuple(string.ascii_uppercase[:count])
+
+
+def interleaved(text: str, num_images: int) -> str:
+    """Text with exactly one placeholder per image, each where the data set put it.
+
+    Images without a placeholder stand in front, as in the harness of Mantis; placeholders without
+    an image go, the last first.
+
+    >>> interleaved("left <image> and <image>", 3)
+    '<image>left <image> and <image>'
+    """
+    missing = num_images - text.count(IMAGE_PLACEHOLDER)
+    if missing >= 0:
+        return IMAGE_PLACEHOLDER * missing + text
+    for _ in range(-missing):
+        before, _, after = text.rpartition(IMAGE_PLACEHOLDER)
+        text = before + after
+    return text
+
+
+def images_first(text: str, num_images: int) -> str:
+    """All images, then the text without placeholders (the authors' order in every benchmark)."""
+    return IMAGE_PLACEHOLDER * num_images + text.replace(IMAGE_PLACEHOLDER, "")
+
+
+def bracketed_options(options: Sequence[str]) -> list[str]:
+    """Lines such as ``(A) a dog``."""
+    return [f"({chr(ord('A') + i)}) {option}" for i, option in enumerate(options)]
