@@ -115,7 +115,7 @@ def accuracy_figure(rows: Sequence[Mapping[str, object]], metrics: Sequence[str]
         frame["cell"] = frame["benchmark"] + "\n" + frame["model"]
         sns.barplot(frame, x="cell", y="value", hue="decoding", ax=axes, errorbar=None)
         for container, (_, part) in zip(
-            axes.containers, frame.groupby("decoding", sort=False), strict=True
+            list(axes.containers), frame.groupby("decoding", sort=False), strict=True
         ):
             centres = [bar.get_x() + bar.get_width() / 2 for bar in container]
             low, high = part["value"] - part["ci_low"], part["ci_high"] - part["value"]
@@ -123,7 +123,7 @@ def accuracy_figure(rows: Sequence[Mapping[str, object]], metrics: Sequence[str]
                 centres, part["value"], yerr=[low, high], fmt="none", ecolor="0.2", capsize=2
             )
         axes.set(title=metric, xlabel="", ylabel="", ylim=(0, 1))
-        axes.tick_params(axis="x", labelsize=7)
+        axes.tick_params(axis="x", labelsize=7, rotation=20)
     figure.tight_layout()
     return figure
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -70,7 +71,7 @@ def root(tmp_path_factory) -> Path:
         path = root / "mmlb_data" / task.file.format(k=8)
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.suffix == ".json":
-            shown = [[[{"id": 4, "image": "a/1.png"}, {"id": 7, "image": "a/2.png"}]]]
+            shown = [[[{"id": 10 + k, "image": f"a/{k % 4}.png"} for k in range(8)]]]
             tests = [{"id": k, "name": "x", "image": f"a/{k}.png", "answer": 7} for k in range(3)]
             path.write_text(json.dumps({"cars": {"exemplar_list": shown, "test_example": tests}}))
         else:
@@ -131,11 +132,12 @@ def test_exemplars_are_the_same_in_every_reading(root):
     one, again = (first(root, "food101") for _ in range(2))
     assert one.question == again.question
     assert [colour_of(i) for i in one.images] == [colour_of(i) for i in again.images]
-    assert sorted(colour_of(i) for i in one.images[:2]) == [1, 2]
-    assert colour_of(one.images[2]) == 0
-    labels = {1: "label: 4", 2: "label: 7"}
-    order = [labels[colour_of(image)] for image in one.images[:2]]
-    assert one.question.index(order[0]) < one.question.index(order[1])
+    labels = [int(label) for label in re.findall(r"<image>\nlabel: (\d+)", one.question)]
+    assert sorted(labels) == list(range(10, 18))  # each exemplar once, beside its own image
+    assert [colour_of(image) for image in one.images[:8]] == [(n - 10) % 4 for n in labels]
+    assert colour_of(one.images[8]) == 0
+    other = MMLongBench(task="food101", path=str(root), part="all")[1]
+    assert re.findall(r"label: \d+", other.question) != re.findall(r"label: \d+", one.question)
 
 
 def score(root: Path, task: str, text: str, **metadata: object) -> tuple[Score, Score]:

@@ -67,12 +67,11 @@ def test_an_offline_run_can_be_read_back(tmp_path, monkeypatch, report):
     config = {u.key: json.loads(u.value_json) for u in run.config.update}
     assert config["seed"] == 0
     assert config["decoding"] == "focus"
-    logged = {
-        item.key or item.nested_key[0]: item.value_json
-        for r in records
-        if r.WhichOneof("record_type") == "summary"
-        for item in r.summary.update
-    }
+    logged: dict[str, str] = {}
+    for kept in records:
+        kind = kept.WhichOneof("record_type")
+        items = {"summary": kept.summary.update, "history": kept.history.item}.get(kind, ())
+        logged |= {item.key or item.nested_key[0]: item.value_json for item in items}
     assert json.loads(logged["accuracy"]) == 0.5
     assert "by category" in logged
     assert "samples" in logged

@@ -135,10 +135,11 @@ class Checkpoint:
             return "there is no such folder, and a hub id looks like owner/name"
         if here or not isinstance(error, OSError):
             return f"its files are incomplete, damaged or of an unsupported kind ({reason})"
+        pin = f" --revision {self.revision}" if self.revision else ""
         return (
             f"it is neither a folder nor in the local cache, and the hub did not deliver it "
             f"({reason}); connect to the network once, or download it elsewhere with "
-            f"`hf download {self.source}` and pass the folder as model.source=/path/to/it"
+            f"`hf download {self.source}{pin}` and pass the folder as model.source=/path/to/it"
         )
 
 

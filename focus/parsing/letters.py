@@ -91,7 +91,14 @@ def _letter_at(text: str, start: int) -> tuple[str, int] | None:
     letter, end = match[1], start + match.end()
     if (letter.islower() or letter in "AI") and not _ENDS.match(text[end:]):
         return None
+    if _may_be_cut_off(letter, text[:end], text[end:]):
+        return None
     return letter.upper(), end
+
+
+def _may_be_cut_off(letter: str, before: str, after: str) -> bool:
+    """Whether a text ends with a bare "a" or "i", which may be a word with nothing after it."""
+    return letter in "ai" and not after.strip() and before[-2:-1] not in "([\"'"
 
 
 def _with_listed(text: str, found: tuple[str, int]) -> Iterable[str]:
@@ -127,7 +134,8 @@ def _concluded(text: str) -> list[str]:
     lines = [line for line in text.splitlines() if line.strip()]
     letters = [_whole(lines[-1])] if len(lines) > 1 else []
     end = re.search(rf"{_CONCLUSION}[(\[]?([A-Z])[)\]]?\W*$", text, re.IGNORECASE)
-    if end and not _NEGATION.search(text[: end.start(1)]):
+    cut = end and _may_be_cut_off(end[1], text[: end.end(1)], text[end.end(1) :])
+    if end and not cut and not _NEGATION.search(text[: end.start(1)]):
         letters.append(end[1].upper())
     return [letter for letter in letters if letter]
 

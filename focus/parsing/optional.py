@@ -25,5 +25,5 @@ def optional_module(name: str, *, extra: str, purpose: str) -> ModuleType:
         package = name.partition(".")[0]
         raise MissingExtraError(
             f"{package!r} is needed to {purpose} but cannot be imported ({error}); install it with "
-            f"pip install 'focus-lvlm[{extra}]'"
+            f"pip install -e '.[{extra}]' in the checkout"
         ) from error
