@@ -33,7 +33,8 @@ def report() -> CellReport:
     ]
     image = Image.new("RGB", (4, 4), "red")
     example = Example(id="q0", images=(image,), question="<image> colour ?", answer="red")
-    return CellReport(LABELS, "demo", {"seed": 0}, [ROW], records, [(example, records[0])])
+    samples = [(example, records[0])]
+    return CellReport(LABELS, "demo", {"seed": 0}, [ROW], records, samples=samples)
 
 
 def history(path: Path) -> list[wandb_internal_pb2.Record]:
