@@ -66,9 +66,14 @@ def summarise(records: Iterable[Mapping[str, Any]], *, level: float = 0.95) -> l
         strategies other than plain decoding, delta, delta_low, delta_high, p_value, p_test, p_holm
         (Holm's adjustment over the comparisons of that metric) and discordant (share of units on
         which the two differ).
-        The metric ``seconds`` (mean per question) has no interval.
+        The metric ``seconds`` (mean per question) has no interval. Rows are about the first order
+        and noise seed; further orders give swap metrics, further seeds ``seed_sd`` of the accuracy.
     """
-    frame = pd.DataFrame(list(records))
+    everything = pd.DataFrame(list(records))
+    for column in ("order", "seed"):  # missing in records of one order and seed
+        known = everything.get(column, 0)
+        everything[column] = pd.Series(known, index=everything.index).fillna(0).astype(int)
+    frame = everything[(everything["order"] == 0) & (everything["seed"] == 0)]
     rows: list[dict[str, Any]] = []
     for _, block in frame.groupby(CELL[:2], sort=False):
         cells = {name: cell for name, cell in block.groupby("decoding", sort=False)}
@@ -76,15 +81,55 @@ def summarise(records: Iterable[Mapping[str, Any]], *, level: float = 0.95) -> l
         for cell in cells.values():
             clusters = cell.set_index("id")["cluster"]
             labels = cell.iloc[0][CELL].to_dict()
-            for metric, values in metric_values(cell).items():
+            labelled = everything[(everything[CELL] == cell.iloc[0][CELL]).all(axis=1)]
+            for metric, values in (metric_values(cell) | swap_values(labelled)).items():
                 row = {**labels, "metric": metric, **_interval(values, clusters, level)}
                 if cell.iloc[0]["decoding"] != BASELINE and metric in baseline:
                     row |= _difference(values, baseline[metric], clusters, level)
+                if metric == "accuracy":
+                    row |= _seed_spread(labelled)
                 rows.append(row)
             seconds = {"value": float(cell["seconds"].mean()), "ci_low": None, "ci_high": None}
             rows.append({**labels, "metric": "seconds", **seconds, "n": len(cell)})
     _adjust(rows)
     return rows
+
+
+def swap_values(records: pd.DataFrame) -> dict[str, pd.Series]:
+    """What a change of order does, on questions that were asked in several.
+
+    Args:
+        records: of one cell, in all orders.
+
+    Returns:
+        ``swap consistency``: whether the same content was chosen in every order (an unread answer
+        is not), and ``swap accuracy``: whether it was the right one in every order; one value per
+        question. Empty where there is one order only.
+    """
+    asked = records[records["seed"] == 0]
+    if asked["order"].nunique() < 2:
+        return {}
+    chosen = asked.apply(_chosen_content, axis=1).groupby(asked["id"])
+    consistent = (chosen.nunique() == 1) & (chosen.count() == chosen.size())
+    return {
+        "swap consistency": consistent.astype(float),
+        "swap accuracy": asked.groupby("id")["correct"].all().astype(float),
+    }
+
+
+def _chosen_content(record: pd.Series) -> float:
+    """Original index of the chosen option, whatever the order it was shown in; NaN for none."""
+    if record["unparsed"] or record["parsed"] not in record["choices"]:
+        return float("nan")
+    return float(record["permutation"][record["choices"].index(record["parsed"])])
+
+
+def _seed_spread(records: pd.DataFrame) -> dict[str, Any]:
+    """Standard deviation of the accuracy over noise seeds: not the variance over questions."""
+    by_seed = records[records["order"] == 0].groupby("seed")["score"].mean()
+    if len(by_seed) < 2:
+        return {}
+    return {"seeds": len(by_seed), "seed_sd": float(by_seed.std(ddof=1))}
 
 
 def _interval(values: pd.Series, clusters: pd.Series, level: float) -> dict[str, Any]:

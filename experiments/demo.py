@@ -8,6 +8,7 @@ network, no GPU. Running it again shows the finished table at once.
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import matplotlib as mpl
@@ -32,7 +33,7 @@ from focus.benchmarks import IMAGE_PLACEHOLDER, AbstractBenchmark, Example
 from focus.decoding import Focus, GenerationSettings, Request, Vanilla
 from focus.decoding.rows import render
 from focus.models import VisionLanguageModel
-from focus.records import Record, RecordFile
+from focus.records import Record, RecordFile, peak_memory
 
 
 @entry_point("demo")
@@ -41,6 +42,7 @@ def main(config: DictConfig) -> None:
     mpl.use("Agg")
     disable_progress_bar()  # of loading: these weights are there at once
     set_threads(config.threads)
+    started = time.perf_counter()
     settings, logger = build(config.settings), build(config.logger)
     decodings = {name: build(node) for name, node in config.decodings.items()}
     benchmarks = [build(node) for node in config.benchmarks.values()]
@@ -60,6 +62,7 @@ def main(config: DictConfig) -> None:
             for cell in cells:
                 evaluate_cell(cell, records, progress, limit=config.limit)
         rows = write_summary(records.folder, records.records)
+        records.finish(seconds=round(time.perf_counter() - started, 1), **peak_memory())
     console.print(summary_table(rows, title="Plain decoding and FOCUS on the embedded models"))
     console.print(_explanation(), soft_wrap=True)
     console.print(power_note(rows), soft_wrap=True)

@@ -9,6 +9,7 @@ same command again finishes what is missing and computes nothing twice.
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
@@ -23,16 +24,18 @@ from experiments.evaluation import (
     progress_bars,
     report_cells,
     set_threads,
+    variants,
     write_summary,
 )
 from focus.decoding import Vanilla
-from focus.records import RecordFile, digest
+from focus.records import RecordFile, digest, peak_memory
 
 
 @entry_point("config")
 def main(config: DictConfig) -> None:
     """Runs the cell that the configuration describes."""
     set_threads(config.threads)
+    started = time.perf_counter()
     determining = {
         key: plain(config)[key] for key in ("model", "benchmark", "decoding", "settings")
     }
@@ -49,8 +52,10 @@ def main(config: DictConfig) -> None:
     with RecordFile(Path(config.results) / name, determining) as records:
         with progress_bars(console) as progress:
             for cell in cells:
-                evaluate_cell(cell, records, progress, limit=config.limit)
+                for each in variants(cell, orders=config.orders, noise_seeds=config.noise_seeds):
+                    evaluate_cell(each, records, progress, limit=config.limit)
         rows = write_summary(records.folder, records.records)
+        records.finish(seconds=round(time.perf_counter() - started, 1), **peak_memory())
     console.print(summary_table(rows, title=f"{choice} on {benchmark.name}"))
     console.print(power_note(rows), soft_wrap=True)
     console.print(f"records: {records.folder}", soft_wrap=True)

@@ -7,7 +7,7 @@ import json
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ from torch import Tensor
 from analysis.tables import summarise
 from experiments.logging import AbstractLogger, CellReport, NoLogger
 from focus.benchmarks import AbstractBenchmark, Example
-from focus.decoding import AbstractDecoding, Decoded, GenerationSettings, Request
+from focus.decoding import AbstractDecoding, Decoded, Focus, GenerationSettings, Request
 from focus.errors import InvalidValueError
 from focus.models import VisionLanguageModel
 from focus.records import Record, RecordFile, digest
@@ -36,22 +36,70 @@ from focus.scoring import Score
 
 @dataclass(frozen=True)
 class Cell:
-    """One benchmark under one strategy and model: the unit of evaluation."""
+    """One benchmark under one strategy and model: the unit of evaluation.
+
+    Args:
+        vlm: the model.
+        benchmark: its questions.
+        decoding: the strategy.
+        settings: how tokens are chosen.
+        decoding_name: how records and tables call the strategy.
+        seed: of noise and sampling; None for a strategy that draws nothing.
+        order: which order of options or images is asked, see `AbstractBenchmark.orders`.
+    """
 
     vlm: VisionLanguageModel
     benchmark: AbstractBenchmark
     decoding: AbstractDecoding
     settings: GenerationSettings
     decoding_name: str
+    seed: int | None = None
+    order: int = 0
 
     @property
-    def labels(self) -> dict[str, str]:
+    def labels(self) -> dict[str, Any]:
         """What tells its records from those of other cells."""
         return {
             "benchmark": self.benchmark.name,
             "model": self.vlm.name,
             "decoding": self.decoding_name,
+            "seed": self.seed,
+            "order": self.order,
         }
+
+    @property
+    def title(self) -> str:
+        """What the progress bar says."""
+        extra = [f"order {self.order}"] if self.order else []
+        extra += [f"seed {self.seed}"] if self.seed else []
+        return " · ".join([self.benchmark.name, self.vlm.name, self.decoding_name, *extra])
+
+
+def variants(cell: Cell, *, orders: int, noise_seeds: int) -> list[Cell]:
+    """The cell in every order that is asked for, and its first order under further noise seeds.
+
+    Args:
+        cell: the plain cell.
+        orders: how many orders, at most; a benchmark may allow fewer.
+        noise_seeds: how many seeds; strategies without noise have one.
+    """
+    reordered = [
+        replace(cell, benchmark=cell.benchmark.reordered(order), order=order)
+        for order in range(min(orders, cell.benchmark.orders))
+    ]
+    if not isinstance(cell.decoding, Focus):
+        return reordered
+    first = cell.decoding.noise.seed
+    reseeded = [
+        replace(
+            cell,
+            decoding=replace(cell.decoding, noise=replace(cell.decoding.noise, seed=first + k)),
+            settings=replace(cell.settings, seed=cell.settings.seed + k),
+            seed=k,
+        )
+        for k in range(1, noise_seeds)
+    ]
+    return [*reordered, *reseeded]
 
 
 def evaluate_cell(
@@ -60,11 +108,12 @@ def evaluate_cell(
     """Answers every question that has no record yet and appends its record."""
     total = len(cell.benchmark) if limit is None else min(limit, len(cell.benchmark))
     labels = cell.labels
-    task = progress.add_task(" · ".join(labels.values()), total=total)
+    task = progress.add_task(cell.title, total=total)
     for index in range(total):
         example = cell.benchmark[index]
         if {**labels, "id": example.id} not in records:
-            records.append({**labels, "id": example.id, **answer_example(cell, example)})
+            answer = answer_example(cell, example)
+            records.append({**labels, "id": example.id, "config": records.config_hash, **answer})
         progress.advance(task)
 
 
@@ -74,18 +123,19 @@ def answer_example(cell: Cell, example: Example) -> Record:
         images=example.images,
         question=example.question,
         sample_id=f"{cell.benchmark.name}/{example.id}",
+        system=example.system or None,
         targets=example.targets or None,
     )
     decoded = cell.decoding.decode(cell.vlm, request, cell.settings, keep_logits="first")
     score = cell.benchmark.score(decoded.text, example.reference)
     return {
-        "order": None,
         "category": example.category,
         "group": example.group,
         "cluster": example.cluster,
         "text": decoded.text,
         **score_fields(score),
         "answer": example.answer,
+        "permutation": list(example.permutation),
         "traceable": bool(example.distractors),
         "distractors": list(example.distractors),
         "choices": list(example.choices),
@@ -94,6 +144,7 @@ def answer_example(cell: Cell, example: Example) -> Record:
         "truths": [dict(truth) for truth in example.truths],
         "metadata": dict(example.metadata),
         "num_images": len(example.images),
+        "image_tokens": list(decoded.image_tokens),
         "num_rows": decoded.num_rows,
         "num_encoded": decoded.num_encoded,
         "prompt_tokens": decoded.prompt_tokens,

@@ -11,13 +11,12 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from hydra.utils import get_class
 from omegaconf import DictConfig
 
 from analysis.tables import summarise, summary_table
 from experiments.config import entry_point
 from experiments.evaluation import make_console, score_fields
-from focus.benchmarks import AbstractBenchmark
+from focus.benchmarks.registry import parsers_of
 from focus.errors import InvalidValueError, UnknownNameError
 from focus.records import Record, read_records
 from focus.scoring import Reference, Scorer
@@ -27,7 +26,7 @@ from focus.scoring import Reference, Scorer
 def main(config: DictConfig) -> None:
     """Prints one table per parser and writes the rescored records beside the old ones."""
     folder = Path(config.folder)
-    scorers = parsers_of(folder)
+    scorers = scorers_of(folder)
     names = [str(name) for name in config.parsers or scorers]
     console = make_console()
     for name in names:
@@ -41,7 +40,7 @@ def main(config: DictConfig) -> None:
         console.print(f"records: {path}", soft_wrap=True)
 
 
-def parsers_of(folder: Path) -> dict[str, Scorer]:
+def scorers_of(folder: Path) -> dict[str, Scorer]:
     """Parsers of the benchmark that a folder holds records of.
 
     Raises:
@@ -50,9 +49,10 @@ def parsers_of(folder: Path) -> dict[str, Scorer]:
     run = folder / "run.json"
     if not run.is_file():
         raise InvalidValueError("folder", str(folder), "a folder with run.json and records.jsonl")
-    target = json.loads(run.read_text(encoding="utf-8"))["config"]["benchmark"]["_target_"]
-    benchmark: type[AbstractBenchmark] = get_class(target)
-    return dict(benchmark.parsers())
+    first = next(read_records(folder / "records.jsonl"), None)
+    if first is None:
+        raise InvalidValueError("folder", str(folder), "a folder whose run has answered something")
+    return dict(parsers_of(first["benchmark"]))
 
 
 def rescore(records: list[Record], scorer: Scorer) -> list[Record]:

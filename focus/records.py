@@ -12,6 +12,7 @@ import importlib.metadata
 import json
 import os
 import platform
+import resource
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -24,7 +25,7 @@ from focus.errors import RecordsConflictError
 
 Record = dict[str, Any]
 #: What makes a record unique; a second one with the same values is refused.
-KEY_FIELDS = ("model", "benchmark", "decoding", "id", "order")
+KEY_FIELDS = ("model", "benchmark", "decoding", "id", "order", "seed")
 PACKAGES = ("torch", "transformers", "numpy", "pillow", "tokenizers", "datasets", "scikit-learn")
 
 
@@ -51,6 +52,7 @@ class RecordFile:
         self.folder = Path(folder)
         self.folder.mkdir(parents=True, exist_ok=True)
         self.path = self.folder / "records.jsonl"
+        self.config_hash = digest(dict(config))
         self._begin(dict(config))
         self._recover_torn_line()
         self.records = list(read_records(self.path))
@@ -77,6 +79,16 @@ class RecordFile:
         """Closes the file; the records stay readable."""
         self._file.close()
 
+    def finish(self, **facts: Any) -> None:
+        """Adds facts about the finished run (seconds, peak memory) to the run record.
+
+        They are one entry per session, since an interrupted run is finished by a later one.
+        """
+        path = self.folder / "run.json"
+        run = json.loads(path.read_text(encoding="utf-8"))
+        run.setdefault("sessions", []).append(facts)
+        _write_json(path, run)
+
     def __enter__(self) -> RecordFile:
         return self
 
@@ -100,10 +112,8 @@ class RecordFile:
             return
         if self.path.exists() and self.path.stat().st_size:
             raise RecordsConflictError(f"{self.path} has records but no run.json says of what run")
-        run = {"config": config, "config_hash": digest(config), **environment()}
-        partial = run_path.with_suffix(".json.part")
-        partial.write_text(json.dumps(run, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-        partial.replace(run_path)
+        run = {"config": config, "config_hash": self.config_hash, **environment()}
+        _write_json(run_path, run)
 
     def _recover_torn_line(self) -> None:
         if not self.path.exists():
@@ -143,6 +153,24 @@ def environment() -> Record:
         "processor": platform.processor() or platform.machine(),
         "threads": torch.get_num_threads(),
     }
+
+
+def _write_json(path: Path, content: Record) -> None:
+    """Replaces the file at once: an interruption leaves the old one or the new one, never half."""
+    partial = path.with_suffix(".json.part")
+    partial.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    partial.replace(path)
+
+
+def peak_memory() -> dict[str, float]:
+    """Largest memory use of this process so far, in MiB: of the host, and of the GPU if any."""
+    # Linux counts in KiB, macOS in bytes.
+    unit = 1 if platform.system() == "Darwin" else 1024
+    host = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
+    found = {"peak_memory_mib": round(host, 1)}
+    if torch.cuda.is_available():
+        found["peak_gpu_memory_mib"] = round(torch.cuda.max_memory_allocated() / 2**20, 1)
+    return found
 
 
 def _key(record: Mapping[str, Any]) -> tuple[Any, ...]:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import ClassVar
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar, Self, cast
 
 from PIL import Image
 
@@ -37,6 +37,8 @@ class Example:
         truths: per image, its ground truth by attribute.
         metadata: anything else worth recording, and all that parsers need; JSON-serialisable.
         system: system prompt; empty for none.
+        permutation: where a benchmark was reordered, the original index of what now stands at each
+            choice; empty where there is one order only.
     """
 
     id: str
@@ -52,6 +54,7 @@ class Example:
     truths: tuple[Mapping[str, str], ...] = ()
     metadata: Mapping[str, object] = field(default_factory=dict)
     system: str = ""
+    permutation: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         placeholders = self.question.count(IMAGE_PLACEHOLDER)
@@ -80,10 +83,13 @@ class AbstractBenchmark(ABC):
     Attributes:
         name: how records and tables call it.
         protocol: which of `parsers` is its own.
+        orders: in how many orders its options (or images) can be asked. A model that chooses by
+            position changes its answer with the order; the original order is 0.
     """
 
     name: ClassVar[str]
     protocol: str = "words"
+    orders: ClassVar[int] = 1
 
     @abstractmethod
     def __len__(self) -> int:
@@ -92,6 +98,18 @@ class AbstractBenchmark(ABC):
     @abstractmethod
     def __getitem__(self, index: int) -> Example:
         """The example at `index`; the same one every time."""
+
+    def reordered(self, order: int) -> Self:
+        """The same questions with their options, or images, turned by `order` places.
+
+        Raises:
+            InvalidValueError: the benchmark does not have so many orders.
+        """
+        if isinstance(order, bool) or not isinstance(order, int) or not 0 <= order < self.orders:
+            raise InvalidValueError("order", order, f"an integer from 0 to {self.orders - 1}")
+        if self.orders == 1:
+            return self
+        return cast(Self, replace(cast(Any, self), order=order))
 
     def __iter__(self) -> Iterator[Example]:
         return (self[index] for index in range(len(self)))

@@ -67,6 +67,7 @@ class AbstractHubBenchmark(AbstractBenchmark):
         offline: never ask the hub; read the snapshot in the local cache.
         revision: commit to read instead of the pinned one.
         max_items: at most so many rows, chosen by hash: a larger number only adds rows.
+        order: see `AbstractBenchmark.orders`.
     """
 
     split: str = "test"
@@ -76,6 +77,7 @@ class AbstractHubBenchmark(AbstractBenchmark):
     offline: bool = False
     revision: str | None = None
     max_items: int | None = None
+    order: int = 0
 
     source: ClassVar[DataSource]
     #: Fields that `_identity` and `_keeps` read; none of them an image.
@@ -98,6 +100,8 @@ class AbstractHubBenchmark(AbstractBenchmark):
         whole = isinstance(count, int) and not isinstance(count, bool)
         if count is not None and not (whole and count >= 1):
             raise InvalidValueError("max_items", count, "a positive integer, or null")
+        if isinstance(self.order, bool) or self.order not in range(self.orders):
+            raise InvalidValueError("order", self.order, f"an integer from 0 to {self.orders - 1}")
 
     def __len__(self) -> int:
         return len(self.items) * self.questions_per_row

@@ -13,13 +13,14 @@ do not count. ``official`` is `eval/mantis.py` of the authors of FOCUS.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, final
 
 from focus.benchmarks.base import Example
 from focus.benchmarks.hub import AbstractHubBenchmark, Item, option_index
-from focus.benchmarks.prompting import images_first, interleaved, letters
+from focus.benchmarks.prompting import images_first, interleaved, letters, rotation, turned
 from focus.benchmarks.source import DataSource
 from focus.errors import DatasetSchemaError
 from focus.parsing import bare, final_answer, option_letter, plain
@@ -58,6 +59,7 @@ class MantisEval(AbstractHubBenchmark):
         paper="https://arxiv.org/abs/2405.01483",
         licence="Apache-2.0",
     )
+    orders: ClassVar[int] = 4  # options turned by so many places
     index_fields: ClassVar[tuple[str, ...]] = ("id",)
 
     def _identity(self, row: Mapping[str, Any]) -> tuple[str, str]:
@@ -95,9 +97,13 @@ def mantis_example(
         raise DatasetSchemaError(f"{where}: question_type is {kind!r}, expected {accepted}")
     images = tuple(benchmark.image(cell, item) for cell in row["images"])
     choices = letters(len(options)) if kind == "multi-choice" else ()
+    turn = rotation(len(options), benchmark.order) if choices else ()
     answer = str(row["answer"])
     if choices:
-        answer = choices[option_index(answer, len(options), where)]
+        answer = choices[turn.index(option_index(answer, len(options), where))]
+        if benchmark.order:  # options that bring a letter would keep that of their old place
+            options = [re.sub(r"^\(?[A-Za-z][).:]\s*", "", option) for option in options]
+        options, images = turned(str(row["question"]), options, images, turn)
     return Example(
         id=item.id,
         images=images,
@@ -107,6 +113,7 @@ def mantis_example(
         group=item.id,
         cluster=item.cluster,
         category=category or kind,
+        permutation=turn,
         metadata={
             "question_type": kind,
             "options": options,

@@ -25,7 +25,14 @@ from typing import Any, ClassVar, final
 
 from focus.benchmarks.base import IMAGE_PLACEHOLDER, Example
 from focus.benchmarks.hub import AbstractHubBenchmark, Item, option_index
-from focus.benchmarks.prompting import bracketed_options, images_first, interleaved, letters
+from focus.benchmarks.prompting import (
+    bracketed_options,
+    images_first,
+    interleaved,
+    letters,
+    rotation,
+    turned,
+)
 from focus.benchmarks.source import DataSource
 from focus.parsing import option_letter
 from focus.parsing.official import after_thinking, official_first_letter
@@ -62,6 +69,7 @@ class MuirBench(AbstractHubBenchmark):
         paper="https://arxiv.org/abs/2406.09411",
         licence="CC-BY-4.0",
     )
+    orders: ClassVar[int] = 4  # options turned by so many places
     index_fields: ClassVar[tuple[str, ...]] = ("idx", "counterpart_idx")
 
     def _identity(self, row: Mapping[str, Any]) -> tuple[str, str]:
@@ -73,6 +81,8 @@ class MuirBench(AbstractHubBenchmark):
         index = option_index(str(row["answer"]), len(options), f"muirbench, row {item.id!r}")
         images = tuple(self.image(cell, item) for cell in row["image_list"])
         question = str(row["question"])
+        turn = rotation(len(options), self.order)
+        options, images = turned(question, options, images, turn)
         if self.protocol == "official":
             images = tuple(image.resize((512, 512)) for image in images)
             prompt = images_first(official_prompt(question, options), len(images))
@@ -83,17 +93,18 @@ class MuirBench(AbstractHubBenchmark):
             id=item.id,
             images=images,
             question=prompt,
-            answer=choices[index],
+            answer=choices[turn.index(index)],
             choices=choices,
             group=item.id,
             cluster=item.cluster,
             category=str(row["task"]),
+            permutation=turn,
             metadata={
                 "options": options,
                 "task": str(row["task"]),
                 "image_relation": row.get("image_relation") or "",
                 "image_type": row.get("image_type") or "",
-                "answerable": options[index].strip().lower() != UNANSWERABLE,
+                "answerable": str(row["options"][index]).strip().lower() != UNANSWERABLE,
                 "num_images": len(images),
             },
         )

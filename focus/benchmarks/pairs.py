@@ -17,6 +17,7 @@ from PIL import Image
 
 from focus.benchmarks.base import IMAGE_PLACEHOLDER, Example
 from focus.benchmarks.hub import AbstractHubBenchmark, Item
+from focus.benchmarks.prompting import rotation
 from focus.parsing import named_choice, option_letter
 from focus.parsing.official import official_two_letters
 from focus.scoring import Reference, Score, Scorer, score_parsed
@@ -36,6 +37,7 @@ class AbstractPairBenchmark(AbstractHubBenchmark):
     """
 
     questions_per_row: ClassVar[int] = 4
+    orders: ClassVar[int] = 2  # captions in the text, images in the image questions
     #: Names of the fields, image 0 and 1, caption 0 and 1.
     image_fields: ClassVar[tuple[str, str]] = ("image_0", "image_1")
     caption_fields: ClassVar[tuple[str, str]]
@@ -43,27 +45,30 @@ class AbstractPairBenchmark(AbstractHubBenchmark):
     def _example(self, row: dict[str, Any], item: Item, member: int) -> Example:
         direction, asked = DIRECTIONS[member // 2], member % 2
         captions = [str(row[name]) for name in self.caption_fields]
-        shown = (asked,) if direction == "text" else (0, 1)
+        turn = rotation(2, self.order)
+        shown = (asked,) if direction == "text" else turn
         images: tuple[Image.Image, ...] = tuple(
             self.image(row[self.image_fields[k]], item) for k in shown
         )
         official = self.protocol == "official"
-        ask = (official_prompt if official else strict_prompt)(direction, captions, asked)
+        listed = [captions[k] for k in turn] if direction == "text" else captions
+        ask = (official_prompt if official else strict_prompt)(direction, listed, asked)
         lettered = official or direction == "text"
         choices = ("A", "B") if lettered else ("First", "Second")
-        options = captions if direction == "text" else ["first", "second"]
+        options = listed if direction == "text" else ["first", "second"]
         group = f"{item.id}-{direction}"
         return Example(
             id=f"{group}-{asked}",
             images=images,
             question=IMAGE_PLACEHOLDER * len(images) + ask,
-            answer=choices[asked],
+            answer=choices[turn.index(asked)],
             choices=choices,
             group=group,
             cluster=item.cluster,
             category=direction,
             metadata={"options": options, "asked": asked, **self._facts(row)},
             system=SYSTEM if official else "",
+            permutation=turn,
         )
 
     @abstractmethod

@@ -5,6 +5,8 @@ from __future__ import annotations
 import string
 from collections.abc import Sequence
 
+from PIL import Image
+
 from focus.benchmarks.base import IMAGE_PLACEHOLDER
 
 
@@ -15,6 +17,33 @@ def letters(count: int) -> tuple[str, ...]:
     ('A', 'B', 'C')
     """
     return tuple(string.ascii_uppercase[:count])
+
+
+def rotation(count: int, order: int) -> tuple[int, ...]:
+    """Original index of what stands at each place after turning by `order` places.
+
+    >>> rotation(4, 1)
+    (1, 2, 3, 0)
+    """
+    return tuple((place + order) % count for place in range(count))
+
+
+def turned(
+    question: str, options: Sequence[str], images: Sequence[Image.Image], permutation: Sequence[int]
+) -> tuple[list[str], tuple[Image.Image, ...]]:
+    """Options in another order, and with them the images that stand in them.
+
+    Args:
+        question: its placeholders come before those of the options.
+        options: in their original order.
+        images: in the order of their placeholders, those without one first.
+        permutation: original index of the option that comes to each place.
+    """
+    counts = [option.count(IMAGE_PLACEHOLDER) for option in options]
+    before = max(0, len(images) - sum(counts))
+    starts = [before + sum(counts[:k]) for k in range(len(options))]
+    moved = [image for k in permutation for image in images[starts[k] : starts[k] + counts[k]]]
+    return [options[k] for k in permutation], (*images[:before], *moved)
 
 
 def interleaved(text: str, num_images: int) -> str:

@@ -8,9 +8,10 @@ are asked for, keyed by (seed, split, example), and never coincide with a traini
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import final
+from typing import ClassVar, final
 
 from focus.benchmarks.base import AbstractBenchmark, Example
+from focus.benchmarks.prompting import rotation
 from focus.errors import InvalidValueError
 from focus.randomness import generator
 from focus.zoo import questions
@@ -167,18 +168,22 @@ class MinimalPair(AbstractBenchmark):
         size: number of PAIRS; there are two examples per pair and direction.
         seed: of the images and of every choice.
         direction: "image", "text" or "both".
+        order: 1 swaps the images of a pair, or the captions.
     """
 
     split: str = "test"
     size: int = 200
     seed: int = 0
     direction: str = "image"
+    order: int = 0
     name = "shapes_matching"
+    orders: ClassVar[int] = 2
 
     def __post_init__(self) -> None:
         _check(self.split, self.size, self.seed)
         if self.direction not in DIRECTIONS:
             raise InvalidValueError("direction", self.direction, f"one of {list(DIRECTIONS)}")
+        _check_integer("order", self.order, 0, self.orders - 1)
 
     @property
     def directions(self) -> tuple[str, ...]:
@@ -201,24 +206,27 @@ class MinimalPair(AbstractBenchmark):
             scene(each, seed=self.seed, split=self.split, index=f"{cluster}-{i}")
             for i, each in enumerate(truths)
         )
+        turn = rotation(2, self.order)
+        shown = turn if direction == "image" else (asked,)
         if direction == "image":
             question = questions.prompt(2, questions.which_image(truths[asked], 2))
             choices = questions.ORDINALS[:2]
         else:
-            question = questions.prompt(1, questions.which_caption(truths))
+            captions = questions.which_caption([truths[k] for k in turn])
+            question = questions.prompt(1, captions)
             choices = questions.LETTERS[:2]
-        shown = slice(None) if direction == "image" else slice(asked, asked + 1)
         return Example(
             id=f"{cluster}-{direction}-{asked}",
-            images=images[shown],
+            images=tuple(images[k] for k in shown),
             question=question,
-            answer=choices[asked],
+            answer=choices[turn.index(asked)],
             choices=choices,
             group=f"{cluster}-{direction}",
             cluster=cluster,
             category=direction,
-            truths=truths[shown],
-            metadata={"attribute": attribute, "num_images": len(images[shown])},
+            truths=tuple(truths[k] for k in shown),
+            metadata={"attribute": attribute, "num_images": len(shown)},
+            permutation=turn,
         )
 
 

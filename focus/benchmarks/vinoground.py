@@ -35,6 +35,7 @@ from PIL import Image
 from focus.benchmarks.base import IMAGE_PLACEHOLDER, Example
 from focus.benchmarks.hub import AbstractHubBenchmark, Item
 from focus.benchmarks.pairs import score_official, score_strict
+from focus.benchmarks.prompting import rotation
 from focus.benchmarks.source import DataSource
 from focus.benchmarks.video import evenly_from_start, first_to_last, sample_frames
 from focus.errors import DatasetUnavailableError, InvalidValueError
@@ -84,6 +85,7 @@ class Vinoground(AbstractHubBenchmark):
     )
     index_fields: ClassVar[tuple[str, ...]] = ("index",)
     questions_per_row: ClassVar[int] = 4
+    orders: ClassVar[int] = 2  # captions in the text, clips in the video questions
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -99,32 +101,35 @@ class Vinoground(AbstractHubBenchmark):
     def _example(self, row: dict[str, Any], item: Item, member: int) -> Example:
         direction, asked = DIRECTIONS[member // 2], member % 2
         captions = [str(row["pos_cap"]), str(row["neg_cap"])]
-        sides = (SIDES[asked],) if direction == "text" else SIDES
+        turn = rotation(2, self.order)
+        sides = (SIDES[asked],) if direction == "text" else tuple(SIDES[k] for k in turn)
+        listed = [captions[k] for k in turn] if direction == "text" else captions
         clips = [self._clip(str(row["index"]), side) for side in sides]
         images, spans = self._arranged(clips)
         official = self.protocol == "official"
         ask = (official_prompt if official else strict_prompt)(
-            direction, captions, asked, self.num_frames
+            direction, listed, asked, self.num_frames
         )
         group = f"{item.id}-{direction}"
         return Example(
             id=f"{group}-{asked}",
             images=images,
             question=IMAGE_PLACEHOLDER * len(images) + ("" if official else "\n") + ask,
-            answer="AB"[asked],
+            answer="AB"[turn.index(asked)],
             choices=("A", "B"),
             targets=spans if self.units == "clip" else tuple(k for span in spans for k in span),
             group=group,
             cluster=item.cluster,
             category=direction,
             metadata={
-                "options": captions if direction == "text" else ["first", "second"],
+                "options": listed if direction == "text" else ["first", "second"],
                 "asked": asked,
                 "task": str(row["major"]),
                 "minor": [name for name in (row.get("minor") or "").split(";") if name],
                 "num_frames": self.num_frames,
             },
             system=SYSTEM if official else "",
+            permutation=turn,
         )
 
     def _clip(self, index: str, side: str) -> tuple[Image.Image, ...]:

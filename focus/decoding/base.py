@@ -135,6 +135,7 @@ class Decoded:
         num_encoded: images encoded for this request alone; noise that a whole run shares is not
             counted, so the number does not depend on which request came first.
         prompt_tokens: length of the prompt.
+        image_tokens: tokens that each image fills: the pixel budget as it came out.
         seconds: wall time of everything after the images were loaded.
     """
 
@@ -144,6 +145,7 @@ class Decoded:
     num_rows: int
     num_encoded: int
     prompt_tokens: int
+    image_tokens: tuple[int, ...]
     seconds: float
     branch_logits: tuple[Tensor, ...] = field(default=(), repr=False)
     combined_logits: tuple[Tensor, ...] = field(default=(), repr=False)

@@ -156,6 +156,7 @@ def decode_rows(
         num_rows=len(plan.rows),
         num_encoded=_num_encoded(plan, branches, prefill),
         prompt_tokens=input_ids.shape[1],
+        image_tokens=tuple(end - start for start, end in branches.prompt.spans),
         seconds=time.perf_counter() - started,
     )
 
