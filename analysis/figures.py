@@ -146,3 +146,39 @@ def behaviour_figure(behaviour: pd.DataFrame) -> Figure:
     panels[0][-1].legend(bbox_to_anchor=(1.02, 1), loc="upper left", frameon=False)
     figure.tight_layout()
     return figure
+
+
+def contrast_weight_figure(cells: pd.DataFrame) -> Figure:
+    """Accuracy against the contrast weight, as generated text and as a ranking of the candidates.
+
+    Args:
+        cells: what `experiments.logging.CsvLogger` wrote for a sweep over ``decoding.alpha``.
+    """
+    sns.set_theme(style="whitegrid", context="paper")
+    shown = cells[cells["metric"].isin(["accuracy", "choice accuracy"])].copy()
+    shown["alpha"] = shown["overrides"].str.extract(r"decoding\.alpha=([\d.]+)").astype(float)
+    shown["read as"] = shown["metric"].map(
+        {"accuracy": "generated text", "choice accuracy": "candidate answers"}
+    )
+    focus = shown[shown["decoding"] == "focus"]
+    grid = sns.relplot(
+        focus,
+        x="alpha",
+        y="value",
+        hue="read as",
+        style="read as",
+        markers=True,
+        dashes=False,
+        col="model",
+        row="benchmark",
+        kind="line",
+        height=2.1,
+        aspect=1.7,
+    )
+    for (benchmark, model), axes in grid.axes_dict.items():
+        cell = shown[(shown["benchmark"] == benchmark) & (shown["model"] == model)]
+        plain = cell[(cell["decoding"] == "vanilla") & (cell["metric"] == "accuracy")]
+        axes.axhline(plain["value"].mean(), color="0.4", ls="--", lw=1, label="plain decoding")
+    grid.set_titles("{row_name} · {col_name}").set_axis_labels("contrast weight alpha", "accuracy")
+    grid.set(ylim=(0, 1.02))
+    return grid.figure

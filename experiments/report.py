@@ -11,8 +11,9 @@ import re
 from pathlib import Path
 
 import matplotlib as mpl
+import pandas as pd
 
-from analysis.figures import accuracy_figure, behaviour_figure
+from analysis.figures import accuracy_figure, behaviour_figure, contrast_weight_figure
 from analysis.leakage import row_behaviour
 from analysis.tables import markdown_table, summarise
 from focus.records import read_records
@@ -34,6 +35,10 @@ def main() -> None:
     )
     behaviour_figure(row_behaviour(records)).savefig(
         DEMO / "rows.png", dpi=130, bbox_inches="tight"
+    )
+    sweep = pd.read_csv(DEMO / "contrast_weight_dev.csv")
+    contrast_weight_figure(sweep).savefig(
+        DEMO / "contrast_weight.png", dpi=130, bbox_inches="tight"
     )
 
 
