@@ -104,10 +104,14 @@ def swap_values(records: pd.DataFrame) -> dict[str, pd.Series]:
     Returns:
         ``swap consistency``: whether the same content was chosen in every order (an unread answer
         is not), and ``swap accuracy``: whether it was the right one in every order; one value per
-        question. Empty where there is one order only.
+        question. Empty where there is one order only; questions without options have no order.
     """
     asked = records[records["seed"] == 0]
     if asked["order"].nunique() < 2:
+        return {}
+    several = asked.groupby("id")["order"].transform("nunique") > 1
+    asked = asked[several & (asked["permutation"].str.len() > 1)]
+    if asked.empty:
         return {}
     chosen = asked.apply(_chosen_content, axis=1).groupby(asked["id"])
     consistent = (chosen.nunique() == 1) & (chosen.count() == chosen.size())
@@ -126,7 +130,9 @@ def _chosen_content(record: pd.Series) -> float:
 
 def _seed_spread(records: pd.DataFrame) -> dict[str, Any]:
     """Standard deviation of the accuracy over noise seeds: not the variance over questions."""
-    by_seed = records[records["order"] == 0].groupby("seed")["score"].mean()
+    first = records[records["order"] == 0]
+    everywhere = first.groupby("id")["seed"].transform("nunique") == first["seed"].nunique()
+    by_seed = first[everywhere].groupby("seed")["score"].mean()  # the same questions each time
     if len(by_seed) < 2:
         return {}
     return {"seeds": len(by_seed), "seed_sd": float(by_seed.std(ddof=1))}
@@ -187,49 +193,61 @@ def power_note(rows: Sequence[Mapping[str, Any]]) -> str:
     )
 
 
-COLUMNS = (
-    *CELL,
-    *("n", "accuracy [95%]", "leakage", "unparsed", "choice accuracy", "image score"),
-    *("image choice score", "s / question", "accuracy - plain [95%]"),
-)
+#: Column and metric of what a table shows where some row has it.
+OPTIONAL = {
+    "leakage": "leakage rate",
+    "unparsed": "unparsed rate",
+    "choice accuracy": "choice accuracy",
+    "text score": "text score",
+    "image score": "image score",
+    "group score": "group score",
+    "image choice score": "image choice score",
+    "swap consistency": "swap consistency",
+}
 
 
-def table_lines(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:
-    """One line of `COLUMNS` per benchmark, model and strategy, as text."""
+def table_lines(
+    rows: Sequence[Mapping[str, Any]],
+) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """Columns, and one line of text per benchmark, model and strategy."""
     cells: dict[tuple[str, ...], dict[str, Mapping[str, Any]]] = {}
     for row in rows:
         cells.setdefault(tuple(row[key] for key in CELL), {})[row["metric"]] = row
-    shown = (
-        "leakage rate",
-        "unparsed rate",
-        "choice accuracy",
-        "image score",
-        "image choice score",
+    present = {row["metric"] for row in rows}
+    shown = {column: metric for column, metric in OPTIONAL.items() if metric in present}
+    seeds = any("seed_sd" in row for row in rows)
+    columns = (
+        *(*CELL, "n", "accuracy [95%]", *shown),
+        *(("sd over noise seeds",) if seeds else ()),
+        *("s / question", "accuracy - plain [95%]", "p (Holm)"),
     )
-    return [
-        (
-            *labels,
-            str(metrics["accuracy"]["n"]),
-            _proportion(metrics["accuracy"], interval=True),
-            *(_proportion(metrics.get(name)) for name in shown),
-            f"{metrics['seconds']['value']:.3f}",
-            _delta(metrics["accuracy"]),
+    lines = []
+    for labels, metrics in cells.items():
+        accuracy = metrics["accuracy"]
+        spread = f"{accuracy['seed_sd']:.3f} ({accuracy['seeds']})" if "seed_sd" in accuracy else ""
+        line = (
+            *(*labels, str(accuracy["n"]), _proportion(accuracy, interval=True)),
+            *(_proportion(metrics.get(metric)) for metric in shown.values()),
+            *((spread,) if seeds else ()),
+            *(f"{metrics['seconds']['value']:.3f}", _delta(accuracy)),
+            f"{accuracy['p_holm']:.2g}" if "p_holm" in accuracy else "",
         )
-        for labels, metrics in cells.items()
-    ]
+        lines.append(line)
+    return columns, lines
 
 
 def summary_table(rows: Sequence[Mapping[str, Any]], *, title: str = "") -> Table:
     """The rows as a table for the terminal: benchmark and model stand under each other."""
     table = Table(title=title, title_justify="left", header_style="bold")
     table.add_column("benchmark\nmodel")
-    for column in COLUMNS[2:]:
+    columns, cells = table_lines(rows)
+    for column in columns[2:]:
         words = (
             column.replace(" [", "\n[").replace(" score", "\nscore").replace("choice ", "choice\n")
         )
         table.add_column(words, justify="left" if column in CELL else "right")
     blocks: dict[tuple[str, ...], list[tuple[str, ...]]] = {}
-    for line in table_lines(rows):
+    for line in cells:
         blocks.setdefault(line[:2], []).append(line[2:])
     for labels, lines in blocks.items():
         for label, line in itertools.zip_longest(labels, lines, fillvalue=()):
@@ -240,9 +258,9 @@ def summary_table(rows: Sequence[Mapping[str, Any]], *, title: str = "") -> Tabl
 
 def markdown_table(rows: Sequence[Mapping[str, Any]]) -> str:
     """The rows as a table for a document."""
-    return pd.DataFrame(table_lines(rows), columns=COLUMNS).to_markdown(
-        index=False, disable_numparse=True
-    )
+    columns, lines = table_lines(rows)
+    frame = pd.DataFrame(lines, columns=list(columns))
+    return frame.to_markdown(index=False, disable_numparse=True)
 
 
 def _proportion(row: Mapping[str, Any] | None, *, interval: bool = False) -> str:

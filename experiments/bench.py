@@ -21,7 +21,7 @@ from rich.table import Table
 from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
 from experiments.config import entry_point, plain
-from experiments.evaluation import make_console, progress_bars
+from experiments.evaluation import make_console, progress_bars, set_threads
 from focus.decoding import AbstractDecoding, Focus, GenerationSettings, Request, Vanilla
 from focus.models import ImageBudget, VisionLanguageModel
 from focus.models.tiny import build_tiny
@@ -40,6 +40,7 @@ SCHEMES: dict[str, AbstractDecoding] = {
 @entry_point("bench")
 def main(config: DictConfig) -> None:
     """Times every scheme on the same prompts and prints seconds and ratios."""
+    set_threads(config.threads)
     vlm = build_model(config)
     console = make_console()
     rows = []

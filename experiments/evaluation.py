@@ -17,14 +17,18 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    ProgressColumn,
     SpinnerColumn,
+    Task,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.text import Text
 from torch import Tensor
 
-from analysis.tables import summarise
+from analysis.breakdown import breakdown
+from analysis.tables import CELL, summarise
 from experiments.logging import AbstractLogger, CellReport, NoLogger
 from focus.benchmarks import AbstractBenchmark, Example
 from focus.decoding import AbstractDecoding, Decoded, Focus, GenerationSettings, Request
@@ -218,15 +222,16 @@ def report_cells(
     if isinstance(logger, NoLogger):
         return
     for cell in cells:
+        labels = {key: cell.labels[key] for key in CELL}  # rows are about the plain cell
         own = [record for record in records if cell.labels.items() <= record.items()]
         examples = {e.id: e for e in itertools.islice(cell.benchmark, num_samples)}
         logger.log(
             CellReport(
-                labels=cell.labels,
+                labels=labels,
                 experiment=experiment,
                 config=config,
                 overrides=overrides,
-                rows=[row for row in rows if cell.labels.items() <= row.items()],
+                rows=[row for row in rows if labels.items() <= row.items()],
                 records=own,
                 samples=[(examples[r["id"]], r) for r in own if r["id"] in examples],
                 figures=figures,
@@ -250,9 +255,18 @@ def set_threads(threads: int | None) -> None:
 def write_summary(folder: Path, records: list[Record], **extra: Any) -> list[dict[str, Any]]:
     """Writes `summary.json` and returns its rows."""
     rows = summarise(records)
+    extra = {"breakdown": breakdown(records), **extra}
     text = json.dumps({"rows": rows, **extra}, indent=2, ensure_ascii=False)
     (folder / "summary.json").write_text(text + "\n", encoding="utf-8")
     return rows
+
+
+class RateColumn(ProgressColumn):
+    """Questions per second."""
+
+    def render(self, task: Task) -> Text:
+        speed = task.finished_speed or task.speed
+        return Text("" if speed is None else f"{speed:.1f}/s")
 
 
 @contextmanager
@@ -263,6 +277,7 @@ def progress_bars(console: Console) -> Iterator[Progress]:
         TextColumn("{task.description}"),
         BarColumn(bar_width=24),
         MofNCompleteColumn(),
+        RateColumn(),
         TimeElapsedColumn(),
         TextColumn("left"),
         TimeRemainingColumn(),
