@@ -3,57 +3,68 @@
 #
 #   PYTHON=python3.12   interpreter to build the environment with
 #   UV=                 use pip even where uv is installed
-#   ARGS="..."          further arguments for demo, test, train-zoo, evaluate, bench
+#   ARGS="..."          further arguments for demo, test, train-zoo, evaluate, rescore, main-table, bench
 #   QUICK=1             demo on a few questions only
+#   RUN=1               main-table runs what is missing first (ARGS="model=internvl3_2b": a part)
 
 PYTHON ?= python3
 UV ?= $(shell command -v uv 2>/dev/null)
 VENV := .venv
-RUN := $(VENV)/bin/python
+VENV_PYTHON := $(VENV)/bin/python
 INSTALLED := $(VENV)/.installed
 LOCK_VENV := build/lock-venv
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help env demo test test-slow lint format typecheck notebooks train-zoo evaluate bench lock clean
+.PHONY: help env demo test test-slow lint format typecheck notebooks train-zoo evaluate rescore main-table bench report lock clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1: \2/p' $(MAKEFILE_LIST) | awk -F': ' '{ printf "%-12s %s\n", $$1, substr($$0, length($$1) + 3) }'
 
 env: $(INSTALLED) ## Build .venv with the locked set (uv if installed, else pip); again only when that changed
-	@echo "$(VENV) is ready: $$($(RUN) --version)"
+	@echo "$(VENV) is ready: $$($(VENV_PYTHON) --version)"
 
 demo: $(INSTALLED) ## Plain decoding and FOCUS on the embedded models, no download (QUICK=1: a few questions)
-	$(RUN) -m experiments.demo $(if $(QUICK),limit=8) $(ARGS)
+	$(VENV_PYTHON) -m experiments.demo $(if $(QUICK),limit=8) $(ARGS)
 
 test: $(INSTALLED) ## Default tests, on CPU and offline (ARGS="-k noise" selects)
-	$(RUN) -m pytest $(ARGS)
+	$(VENV_PYTHON) -m pytest $(ARGS)
 
 test-slow: $(INSTALLED) ## Tests that take minutes
-	$(RUN) -m pytest -m slow $(ARGS)
+	$(VENV_PYTHON) -m pytest -m slow $(ARGS)
 
 lint: $(INSTALLED) ## Check format and style, change nothing
-	$(RUN) -m ruff format --check .
-	$(RUN) -m ruff check .
+	$(VENV_PYTHON) -m ruff format --check .
+	$(VENV_PYTHON) -m ruff check .
 
 format: $(INSTALLED) ## Format, and fix what can be fixed safely
-	$(RUN) -m ruff format .
-	$(RUN) -m ruff check --fix .
+	$(VENV_PYTHON) -m ruff format .
+	$(VENV_PYTHON) -m ruff check --fix .
 
 typecheck: $(INSTALLED) ## Check types of focus, analysis and experiments
-	$(RUN) -m mypy
+	$(VENV_PYTHON) -m mypy
 
 notebooks: $(INSTALLED) ## Execute the notebooks and renew their outputs
-	$(RUN) -m pytest --nbmake --overwrite notebooks
+	$(VENV_PYTHON) -m pytest --nbmake --overwrite notebooks
 
 train-zoo: $(INSTALLED) ## Train an embedded model again (ARGS="zoo=shapes-answering"), about 30 minutes
-	$(RUN) -m experiments.train_zoo $(ARGS)
+	$(VENV_PYTHON) -m experiments.train_zoo $(ARGS)
 
 evaluate: $(INSTALLED) ## Evaluate (ARGS="model=qwen2_5_vl_7b decoding=focus decoding.alpha=0.3")
-	$(RUN) -m experiments.evaluate $(ARGS)
+	$(VENV_PYTHON) -m experiments.evaluate $(ARGS)
+
+rescore: $(INSTALLED) ## Read a finished log with every parser (ARGS="folder=results/evaluate/<run>")
+	$(VENV_PYTHON) -m experiments.rescore $(ARGS)
+
+main-table: $(INSTALLED) ## Published numbers beside ours, and what has not been run (RUN=1: run it first)
+	$(if $(RUN),$(VENV_PYTHON) -m experiments.evaluate experiment=main_table $(ARGS))
+	$(VENV_PYTHON) -m experiments.main_table
+
+report: $(INSTALLED) ## Renew the demo table and figures of the documentation from its committed records
+	$(VENV_PYTHON) -m experiments.report
 
 bench: $(INSTALLED) ## What FOCUS costs, as ratios to plain decoding and to the published scheme
-	$(RUN) -m experiments.bench $(ARGS)
+	$(VENV_PYTHON) -m experiments.bench $(ARGS)
 
 lock: ## Fit requirements.lock to pyproject.toml, moving as little as possible (UPGRADE=1: everything)
 	rm -rf $(LOCK_VENV)
@@ -74,19 +85,19 @@ clean: ## Remove caches and build files; .venv, outputs and results stay
 	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache
 	find . -path ./$(VENV) -prune -o -type d \( -name __pycache__ -o -name .ipynb_checkpoints \) -exec rm -rf {} +
 
-$(INSTALLED): requirements.lock pyproject.toml | $(RUN)
+$(INSTALLED): requirements.lock pyproject.toml | $(VENV_PYTHON)
 ifeq ($(UV),)
-	@$(RUN) -m pip --version > /dev/null 2>&1 || $(RUN) -m ensurepip --upgrade
-	$(RUN) -m pip install --requirement requirements.lock
-	$(RUN) -m pip install --no-deps --no-build-isolation --editable .
+	@$(VENV_PYTHON) -m pip --version > /dev/null 2>&1 || $(VENV_PYTHON) -m ensurepip --upgrade
+	$(VENV_PYTHON) -m pip install --requirement requirements.lock
+	$(VENV_PYTHON) -m pip install --no-deps --no-build-isolation --editable .
 else
-	$(UV) pip install --python $(RUN) --requirement requirements.lock
-	$(UV) pip install --python $(RUN) --no-deps --no-build-isolation --editable .
+	$(UV) pip install --python $(VENV_PYTHON) --requirement requirements.lock
+	$(UV) pip install --python $(VENV_PYTHON) --no-deps --no-build-isolation --editable .
 endif
 	@touch $@
 
 # Order only, and absent or a dead link whenever this runs: what is left of .venv is of no use.
-$(RUN):
+$(VENV_PYTHON):
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2> /dev/null || { \
 		echo "Python 3.11 or newer is needed; '$(PYTHON)' is $$(command -v $(PYTHON) > /dev/null && $(PYTHON) --version 2>&1 || echo missing)." >&2; \
 		echo 'Name one that you have: make $(or $(MAKECMDGOALS),env) PYTHON=python3.12' >&2; exit 1; }

@@ -13,7 +13,9 @@ from typing import Any
 import hydra
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, InstantiationException
+from hydra.types import RunMode
 from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -65,8 +67,9 @@ def entry_point(config_name: str) -> Callable[[Callable[[DictConfig], None]], Ca
             try:
                 task(config)
             except FocusError as error:
-                if os.environ.get("HYDRA_FULL_ERROR"):
-                    raise
+                several = HydraConfig.get().mode == RunMode.MULTIRUN
+                if several or os.environ.get("HYDRA_FULL_ERROR"):
+                    raise  # to exit here would take the other jobs of a grid along
                 _fail(f"{type(error).__name__}: {error}")
 
         run = hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(
@@ -102,7 +105,8 @@ def explain_overrides(config_name: str, arguments: Sequence[str]) -> str | None:
         key = override.split("=", 1)[0]
         parent_key, _, leaf = key.rpartition(".")
         parent = OmegaConf.select(config, parent_key) if parent_key else config
-        if isinstance(parent, DictConfig) and leaf not in parent:
+        # `in parent` is false for a value that is still missing (???)
+        if isinstance(parent, DictConfig) and leaf not in set(parent.keys()):
             known = [str(name) for name in parent if name != "_target_"]
             where = parent_key or "the top level"
             return str(UnknownNameError(f"setting of {where}", leaf, known))

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from analysis.tables import summarise, summary_table
 from experiments.config import entry_point
@@ -25,13 +25,17 @@ from focus.scoring import Reference, Scorer
 @entry_point("rescore")
 def main(config: DictConfig) -> None:
     """Prints one table per parser and writes the rescored records beside the old ones."""
+    if OmegaConf.is_missing(config, "folder"):
+        raise InvalidValueError("folder", "", "the folder of a run: folder=results/evaluate/...")
     folder = Path(config.folder)
     scorers = scorers_of(folder)
-    names = [str(name) for name in config.parsers or scorers]
+    chosen = config.parsers or list(scorers)
+    names = [chosen] if isinstance(chosen, str) else [str(name) for name in chosen]
+    unknown = [name for name in names if name not in scorers]
+    if unknown:
+        raise UnknownNameError("parser", unknown[0], scorers)
     console = make_console()
     for name in names:
-        if name not in scorers:
-            raise UnknownNameError("parser", name, scorers)
         rescored = rescore(list(read_records(folder / "records.jsonl")), scorers[name])
         path = folder / f"rescored-{name}.jsonl"
         lines = (json.dumps(record, ensure_ascii=False) + "\n" for record in rescored)

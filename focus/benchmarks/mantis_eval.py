@@ -101,8 +101,10 @@ def mantis_example(
     answer = str(row["answer"])
     if choices:
         answer = choices[turn.index(option_index(answer, len(options), where))]
-        if benchmark.order:  # options that bring a letter would keep that of their old place
-            options = [re.sub(r"^\(?[A-Za-z][).:]\s*", "", option) for option in options]
+        options = [
+            relettered(option, choices[k], choices[turn.index(k)])
+            for k, option in enumerate(options)
+        ]
         options, images = turned(str(row["question"]), options, images, turn)
     return Example(
         id=item.id,
@@ -122,6 +124,15 @@ def mantis_example(
             "data_source": row.get("data_source") or "",
         },
     )
+
+
+def relettered(option: str, old: str, new: str) -> str:
+    """An option that brings the letter of its place, with that of another place.
+
+    >>> relettered("(A) a dog", "A", "C"), relettered("U.S.", "A", "C")
+    ('(C) a dog', 'U.S.')
+    """
+    return re.sub(rf"^(\(?){old}(?=[).:])", rf"\g<1>{new}", option)
 
 
 def official_prompt(question: str, kind: str, options: list[str], num_images: int) -> str:

@@ -1,0 +1,113 @@
+"""A run that is killed, begun again and finished leaves the records of one that was not."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from test_benchmarks_end_to_end import QUIET, call
+
+from experiments.evaluate import main
+from focus.records import KEY_FIELDS, _key
+
+ROOT = Path(__file__).resolve().parent.parent
+COMMON = ("model=tiny_internvl", "settings.max_new_tokens=2", "threads=1")
+RUNS = {
+    # settings, number of records: each question under plain decoding and FOCUS
+    "shapes_indexed": (("benchmark=shapes_indexed", "limit=30"), 2 * 30),
+    # and both again in the second order, and FOCUS under a second seed
+    "shapes_matching": (
+        ("benchmark=shapes_matching", "limit=12", "orders=2", "noise_seeds=2"),
+        5 * 12,
+    ),
+}
+
+
+def command(overrides: tuple[str, ...], results: Path) -> list[str]:
+    settings = [*COMMON, *overrides, f"results={results}", f"hydra.run.dir={results}/hydra"]
+    return [sys.executable, "-m", "experiments.evaluate", *settings, *QUIET]
+
+
+def records_of(results: Path) -> Path:
+    (path,) = results.glob("shapes_*/records.jsonl")
+    return path
+
+
+def without_times(path: Path) -> bytes:
+    return re.sub(rb'"seconds": [0-9.e-]+', b'"seconds": 0', path.read_bytes())
+
+
+def kill_after(count: int, arguments: list[str], results: Path) -> None:
+    """Starts a run and kills it, with no chance to clean up, once it has written `count` lines."""
+    process = subprocess.Popen(
+        arguments, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    try:
+        deadline = time.monotonic() + 120
+        while not any(
+            path.read_bytes().count(b"\n") >= count
+            for path in results.glob("shapes_*/records.jsonl")
+        ):
+            assert process.poll() is None, "the run ended before it could be killed"
+            assert time.monotonic() < deadline
+            time.sleep(0.002)
+    finally:
+        process.kill()
+    assert process.wait() == -signal.SIGKILL
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_kill_restart_and_finish(tmp_path, name):
+    overrides, total = RUNS[name]
+    straight, killed = tmp_path / "straight", tmp_path / "killed"
+    call(main, *COMMON, *overrides, f"results={straight}", folder=straight)
+    expected = without_times(records_of(straight))
+    assert expected.count(b"\n") == total
+
+    arguments = command(overrides, killed)
+    kill_after(total // 3, arguments, killed)
+    path = records_of(killed)
+    left = path.read_bytes()
+    whole = left[: left.rfind(b"\n") + 1]
+    assert total // 3 <= whole.count(b"\n") < total
+    assert "sessions" not in json.loads((path.parent / "run.json").read_text())
+    assert not (path.parent / "summary.json").exists()
+
+    if name == "shapes_matching":  # in a process of its own, as a user would
+        finished = subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True, timeout=120)
+        assert finished.returncode == 0, finished.stderr
+    else:
+        call(main, *COMMON, *overrides, f"results={killed}", folder=killed)
+    assert path.read_bytes().startswith(whole)  # nothing that was there is computed again
+    assert without_times(path) == expected
+    keys = Counter(_key(json.loads(line)) for line in path.open())
+    assert len(keys) == total
+    assert set(keys.values()) == {1}
+    assert all(len(key) == len(KEY_FIELDS) for key in keys)
+
+    (session,) = json.loads((path.parent / "run.json").read_text())["sessions"]
+    assert session["seconds"] > 0
+    assert session["peak_memory_mib"] > 100
+    rows, straight_rows = (
+        [r for r in json.loads((p.parent / "summary.json").read_text())["rows"]
+         if r["metric"] != "seconds"]
+        for p in (path, records_of(straight))
+    )  # fmt: skip
+    assert rows == straight_rows
+
+
+def test_every_session_is_noted(tmp_path):
+    """A second call computes nothing, and says so with an entry of its own."""
+    settings = ("model=tiny_internvl", "settings.max_new_tokens=1", "limit=1", "threads=1")
+    for count in (1, 2):
+        call(main, *settings, f"results={tmp_path}", folder=tmp_path)
+        run = json.loads((records_of(tmp_path).parent / "run.json").read_text())
+        assert [set(s) >= {"seconds", "peak_memory_mib"} for s in run["sessions"]] == [True] * count
+        assert run["config_hash"] == json.loads(records_of(tmp_path).open().readline())["config"]
