@@ -186,6 +186,8 @@ def power_note(rows: Sequence[Mapping[str, Any]]) -> str:
         return ""
     smallest = [detectable_difference(row["n"], row["discordant"]) for row in compared]
     low, high = min(smallest), max(smallest)
+    if low >= 1:
+        return "With so few questions and disagreements no difference in accuracy could be shown."
     span = f"{low:.3f}" if round(low, 3) == round(high, 3) else f"{low:.3f} to {high:.3f}"
     return (
         f"With these n and rates of disagreement, true differences in accuracy below {span} "

@@ -16,7 +16,7 @@ import torch
 from omegaconf import DictConfig
 from transformers.utils.logging import disable_progress_bar
 
-from analysis.figures import BranchView, branch_figure
+from analysis.figures import BranchView, branch_figure, save_figure
 from analysis.tables import BASELINE, power_note, summary_table
 from experiments.config import build, entry_point, plain
 from experiments.evaluation import (
@@ -71,7 +71,7 @@ def main(config: DictConfig) -> None:
     views = [view_branches(vlm, example, focus, settings) for vlm in models]
     path = Path(config.results) / "figure.png"
     asked = example.question.rpartition(IMAGE_PLACEHOLDER)[2].strip()
-    branch_figure(f"“{asked}”", views).savefig(path, dpi=150, bbox_inches="tight")
+    save_figure(branch_figure(f"“{asked}”", views), path)
     console.print(f"records, summary.json and figure.png: {records.folder}", soft_wrap=True)
     report_cells(
         logger,

@@ -17,6 +17,7 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
+from analysis.figures import accuracy_figure, save_figure
 from analysis.tables import BASELINE, power_note, summary_table
 from experiments.config import build, entry_point, plain
 from experiments.evaluation import (
@@ -80,6 +81,8 @@ def main(config: DictConfig) -> None:
     console.print(summary_table(rows, title=f"{choice} on {benchmark.name}"))
     console.print(power_note(rows), soft_wrap=True)
     console.print(f"records: {records.folder}", soft_wrap=True)
+    figure = records.folder / "accuracy.png"
+    save_figure(accuracy_figure(rows, ["accuracy"]), figure)
     report_cells(
         logger,
         cells,
@@ -88,6 +91,7 @@ def main(config: DictConfig) -> None:
         experiment=hydra.runtime.choices["experiment"] or "evaluate",
         config=plain(config),
         overrides=" ".join(hydra.overrides.task),
+        figures=[str(figure)],
     )
 
 

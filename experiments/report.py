@@ -13,7 +13,12 @@ from pathlib import Path
 import matplotlib as mpl
 import pandas as pd
 
-from analysis.figures import accuracy_figure, behaviour_figure, contrast_weight_figure
+from analysis.figures import (
+    accuracy_figure,
+    behaviour_figure,
+    contrast_weight_figure,
+    save_figure,
+)
 from analysis.leakage import row_behaviour
 from analysis.tables import markdown_table, summarise
 from focus.records import read_records
@@ -30,16 +35,10 @@ def main() -> None:
     rows = summarise(records)
     readme = ROOT / "README.md"
     readme.write_text(with_table(readme.read_text(encoding="utf-8"), rows), encoding="utf-8")
-    accuracy_figure(rows, ["accuracy", "leakage rate"]).savefig(
-        DEMO / "accuracy.png", dpi=130, bbox_inches="tight"
-    )
-    behaviour_figure(row_behaviour(records)).savefig(
-        DEMO / "rows.png", dpi=130, bbox_inches="tight"
-    )
+    save_figure(accuracy_figure(rows, ["accuracy", "leakage rate"]), DEMO / "accuracy.png")
+    save_figure(behaviour_figure(row_behaviour(records)), DEMO / "rows.png")
     sweep = pd.read_csv(DEMO / "contrast_weight_dev.csv")
-    contrast_weight_figure(sweep).savefig(
-        DEMO / "contrast_weight.png", dpi=130, bbox_inches="tight"
-    )
+    save_figure(contrast_weight_figure(sweep), DEMO / "contrast_weight.png")
 
 
 def with_table(text: str, rows: list[dict]) -> str:

@@ -36,6 +36,7 @@ def main(config: DictConfig) -> None:
     recipe: Recipe = instantiate(config.zoo.recipe)
     if is_exported(recipe, folder):
         log.info("%s is already trained with this recipe: %s", name, folder)
+        log.info("to train it once more elsewhere: output=<folder> checkpoints=<folder>")
         return
     with _reporting(config, recipe) as report:
         state = train(recipe, Path(config.checkpoints), report=report, save_every=config.save_every)
