@@ -16,7 +16,7 @@ LOCK_VENV := build/lock-venv
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help env demo test test-slow lint format typecheck notebooks train-zoo evaluate rescore main-table bench report lock clean
+.PHONY: help env demo test test-slow lint format typecheck notebooks train-zoo evaluate rescore main-table report bench lock clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1: \2/p' $(MAKEFILE_LIST) | awk -F': ' '{ printf "%-12s %s\n", $$1, substr($$0, length($$1) + 3) }'

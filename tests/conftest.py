@@ -87,6 +87,10 @@ def transformers_log() -> Iterator[list[str]]:
         def emit(self, record: logging.LogRecord) -> None:
             messages.append(record.getMessage())
 
+    # A command that ran in this process may have configured logging and silenced the others.
+    for name, logger in logging.root.manager.loggerDict.items():
+        if name.startswith("transformers") and isinstance(logger, logging.Logger):
+            logger.disabled = False
     handler = Keep(logging.WARNING)
     logging.getLogger("transformers").addHandler(handler)
     yield messages
