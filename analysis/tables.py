@@ -265,6 +265,20 @@ def markdown_table(rows: Sequence[Mapping[str, Any]]) -> str:
     return frame.to_markdown(index=False, disable_numparse=True)
 
 
+def bench_markdown(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Ratios that `experiments.bench` measured, as a table for a document."""
+    frame = pd.DataFrame(
+        {
+            "N": [str(row["num_images"]) for row in rows],
+            "scheme": [row["scheme"] for row in rows],
+            "seconds": [f"{row['seconds']:.2f}" for row in rows],
+            "x plain decoding": [f"{row['over_plain']:.2f}" for row in rows],
+            "faster than published": [f"{row['published_over_this']:.2f}" for row in rows],
+        }
+    )
+    return frame.to_markdown(index=False, disable_numparse=True)
+
+
 def _proportion(row: Mapping[str, Any] | None, *, interval: bool = False) -> str:
     if row is None:
         return "-"

@@ -7,7 +7,7 @@ Runs no model. A test checks that what is committed is what this command writes.
 
 from __future__ import annotations
 
-import re
+import json
 from pathlib import Path
 
 import matplotlib as mpl
@@ -20,32 +20,36 @@ from analysis.figures import (
     save_figure,
 )
 from analysis.leakage import row_behaviour
-from analysis.tables import markdown_table, summarise
+from analysis.tables import bench_markdown, markdown_table, summarise
 from focus.records import read_records
 
 ROOT = Path(__file__).resolve().parent.parent
 DEMO = ROOT / "docs" / "demo"
-MARKERS = ("<!-- demo table -->", "<!-- end of demo table -->")
+BENCH = ROOT / "docs" / "bench" / "bench.json"
 
 
 def main() -> None:
-    """Writes docs/demo/*.png and the table between the README's markers."""
+    """Writes docs/demo/*.png and the tables between the README's markers."""
     mpl.use("Agg")
     records = list(read_records(DEMO / "records.jsonl"))
     rows = summarise(records)
     readme = ROOT / "README.md"
-    readme.write_text(with_table(readme.read_text(encoding="utf-8"), rows), encoding="utf-8")
+    readme.write_text(with_tables(readme.read_text(encoding="utf-8")), encoding="utf-8")
     save_figure(accuracy_figure(rows, ["accuracy", "leakage rate"]), DEMO / "accuracy.png")
     save_figure(behaviour_figure(row_behaviour(records)), DEMO / "rows.png")
     sweep = pd.read_csv(DEMO / "contrast_weight_dev.csv")
     save_figure(contrast_weight_figure(sweep), DEMO / "contrast_weight.png")
 
 
-def with_table(text: str, rows: list[dict]) -> str:
-    """`text` with the table of `rows` between its markers."""
-    start, end = (re.escape(marker) for marker in MARKERS)
-    table = f"{MARKERS[0]}\n{markdown_table(rows)}\n{MARKERS[1]}"
-    return re.sub(f"{start}.*?{end}", lambda _: table, text, flags=re.DOTALL)
+def with_tables(text: str) -> str:
+    """`text` with the tables of the committed records between their markers."""
+    demo = markdown_table(summarise(read_records(DEMO / "records.jsonl")))
+    bench = bench_markdown(json.loads(BENCH.read_text(encoding="utf-8"))["rows"])
+    for name, table in (("demo table", demo), ("bench table", bench)):
+        start, end = f"<!-- {name} -->", f"<!-- end of {name} -->"
+        before, _, rest = text.partition(start)
+        text = f"{before}{start}\n{table}\n{end}{rest.partition(end)[2]}"
+    return text
 
 
 if __name__ == "__main__":
