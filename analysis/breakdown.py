@@ -7,9 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.statistics import clustered_interval, wilson_interval
-
-CELL = ["benchmark", "model", "decoding"]
+from analysis.tables import CELL, independent_mean
 
 
 def breakdown(records: Iterable[Mapping[str, Any]], *, level: float = 0.95) -> list[dict[str, Any]]:
@@ -37,18 +35,10 @@ def breakdown(records: Iterable[Mapping[str, Any]], *, level: float = 0.95) -> l
         for labels, cell in frame.groupby(CELL, sort=False):
             named = dict(zip(CELL, labels, strict=True))
             parts = [
-                {**named, "by": by, "part": str(part), **_accuracy(scores, level)}
+                {**named, "by": by, "part": str(part), **independent_mean(scores, level)}
                 for part, scores in cell.groupby(by)["score"]
             ]
             mean = sum(row["value"] for row in parts) / len(parts)
             whole = {"value": mean, "ci_low": None, "ci_high": None, "n": len(cell)}
             rows += [*parts, {**named, "by": by, "part": "mean", **whole}]
     return rows
-
-
-def _accuracy(scores: pd.Series, level: float) -> dict[str, Any]:
-    if scores.isin([0.0, 1.0]).all():
-        low, high = wilson_interval(int(scores.sum()), len(scores), level=level)
-    else:
-        low, high = clustered_interval(scores.to_numpy(), range(len(scores)), level=level)
-    return {"value": float(scores.mean()), "ci_low": low, "ci_high": high, "n": len(scores)}

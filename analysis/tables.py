@@ -142,7 +142,13 @@ def _interval(values: pd.Series, clusters: pd.Series, level: float) -> dict[str,
     shared = clusters.reindex(values.index)
     if shared.notna().all() and shared.duplicated().any():
         low, high = clustered_interval(values.to_numpy(), shared.to_numpy(), level=level)
-    elif values.isin([0.0, 1.0]).all():
+        return {"value": float(values.mean()), "ci_low": low, "ci_high": high, "n": len(values)}
+    return independent_mean(values, level)
+
+
+def independent_mean(values: pd.Series, level: float) -> dict[str, Any]:
+    """Mean of scores that share nothing, with its interval and n."""
+    if values.isin([0.0, 1.0]).all():
         low, high = wilson_interval(int(values.sum()), len(values), level=level)
     else:  # graded scores are no proportion of right answers
         low, high = clustered_interval(values.to_numpy(), range(len(values)), level=level)
