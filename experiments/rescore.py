@@ -35,8 +35,9 @@ def main(config: DictConfig) -> None:
     if unknown:
         raise UnknownNameError("parser", unknown[0], scorers)
     console = make_console()
+    records = list(read_records(folder / "records.jsonl"))
     for name in names:
-        rescored = rescore(list(read_records(folder / "records.jsonl")), scorers[name])
+        rescored = rescore(records, scorers[name])
         path = folder / f"rescored-{name}.jsonl"
         lines = (json.dumps(record, ensure_ascii=False) + "\n" for record in rescored)
         path.write_text("".join(lines), encoding="utf-8")
