@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from rich.console import Console
@@ -31,7 +32,7 @@ from analysis.breakdown import breakdown
 from analysis.tables import CELL, summarise
 from experiments.logging import AbstractLogger, CellReport, NoLogger
 from focus.benchmarks import AbstractBenchmark, Example
-from focus.decoding import AbstractDecoding, Decoded, Focus, GenerationSettings, Request
+from focus.decoding import AbstractDecoding, Decoded, GenerationSettings, Request
 from focus.errors import InvalidValueError
 from focus.models import VisionLanguageModel
 from focus.records import Record, RecordFile, digest
@@ -91,13 +92,12 @@ def variants(cell: Cell, *, orders: int, noise_seeds: int) -> list[Cell]:
         replace(cell, benchmark=cell.benchmark.reordered(order), order=order)
         for order in range(min(orders, cell.benchmark.orders))
     ]
-    if not isinstance(cell.decoding, Focus):
+    if cell.decoding.reseeded(1) is None:
         return reordered
-    first = cell.decoding.noise.seed
     reseeded = [
         replace(
             cell,
-            decoding=replace(cell.decoding, noise=replace(cell.decoding.noise, seed=first + k)),
+            decoding=cast(AbstractDecoding, cell.decoding.reseeded(k)),
             settings=replace(cell.settings, seed=cell.settings.seed + k),
             seed=k,
         )
@@ -174,7 +174,8 @@ def row_records(vlm: VisionLanguageModel, decoded: Decoded, example: Example) ->
 
     The same forward pass gives two readings of an answer: the generated text, and the most likely
     of the candidate answers (`choice_answer`), which a model cannot evade by saying something else.
-    A choice stands for its first token; where two choices begin alike, it is not recorded.
+    A choice stands for its first token; where two choices begin alike, it is not recorded. Where a
+    strategy has ruled out every choice, `choice_answer` is empty, which is never right.
     """
     nothing = {"choice_answer": None, "choice_logprobs": None, "row_logprobs": None}
     if not decoded.branch_logits:
@@ -188,13 +189,16 @@ def row_records(vlm: VisionLanguageModel, decoded: Decoded, example: Example) ->
     if not tokens:
         return {"row_tops": tops, **nothing}
 
-    def logprobs(logits: Tensor) -> list[float]:
-        return [round(value, 4) for value in logits.log_softmax(dim=-1)[tokens].tolist()]
+    def logprobs(logits: Tensor) -> list[float | None]:
+        values = logits.log_softmax(dim=-1)[tokens].tolist()
+        return [round(value, 4) if math.isfinite(value) else None for value in values]
 
     combined = decoded.combined_logits[0][0]
+    best = combined[tokens].argmax()
+    possible = bool(combined[tokens][best].isfinite())
     return {
         "row_tops": tops,
-        "choice_answer": example.choices[int(combined[tokens].argmax())],
+        "choice_answer": example.choices[int(best)] if possible else "",
         "choice_logprobs": logprobs(combined),
         "row_logprobs": {label: logprobs(row) for label, row in rows.items()},
     }

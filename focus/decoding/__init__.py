@@ -1,19 +1,46 @@
 """Decoding strategies: one file each, all with the interface of `AbstractDecoding`."""
 
+from focus.decoding.adaptive_focus import AdaptiveFocus
 from focus.decoding.base import AbstractDecoding, Decoded, GenerationSettings, Request
+from focus.decoding.block_attention import BlockAttention
+from focus.decoding.caption_then_answer import CaptionThenAnswer
+from focus.decoding.delimiter_scaling import DelimiterScaling
 from focus.decoding.focus import Focus, official_settings
+from focus.decoding.single_image import SingleImage
+from focus.decoding.sofa import Sofa
 from focus.decoding.vanilla import Vanilla
+from focus.decoding.vcd import Vcd
 
 #: Every strategy by the name that records and tables use.
-STRATEGIES: dict[str, type[AbstractDecoding]] = {cls.name: cls for cls in (Vanilla, Focus)}
+STRATEGIES: dict[str, type[AbstractDecoding]] = {
+    cls.name: cls
+    for cls in (
+        Vanilla,
+        SingleImage,
+        Focus,
+        Vcd,
+        Sofa,
+        DelimiterScaling,
+        BlockAttention,
+        CaptionThenAnswer,
+        AdaptiveFocus,
+    )
+}
 
 __all__ = [
     "STRATEGIES",
     "AbstractDecoding",
+    "AdaptiveFocus",
+    "BlockAttention",
+    "CaptionThenAnswer",
     "Decoded",
+    "DelimiterScaling",
     "Focus",
     "GenerationSettings",
     "Request",
+    "SingleImage",
+    "Sofa",
     "Vanilla",
+    "Vcd",
     "official_settings",
 ]

@@ -6,8 +6,8 @@ import hashlib
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any, ClassVar, cast
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar, Self, cast
 
 from PIL import Image
 from torch import Tensor
@@ -131,7 +131,7 @@ class Decoded:
         row_labels: names of the rows, in the order of `branch_logits`.
         branch_logits: per kept step, ``[rows, sequences, vocab]``; empty unless asked for.
         combined_logits: per kept step, ``[sequences, vocab]``; empty unless asked for.
-        num_rows: rows that were decoded together.
+        num_rows: rows of a decoding pass, summed over the passes of a strategy that makes several.
         num_encoded: images encoded for this request alone; noise that a whole run shares is not
             counted, so the number does not depend on which request came first.
         prompt_tokens: length of the prompt.
@@ -160,6 +160,16 @@ class AbstractDecoding(ABC):
     """A decoding strategy: a frozen dataclass of its settings that answers requests."""
 
     name: ClassVar[str]
+
+    def reseeded(self, offset: int) -> Self | None:
+        """The same strategy with the seed of its noise moved on; None where it draws no noise."""
+        settings: Any = self
+        if hasattr(settings, "noise"):
+            noise = replace(settings.noise, seed=settings.noise.seed + offset)
+            return replace(settings, noise=noise)
+        if hasattr(settings, "seed"):
+            return replace(settings, seed=settings.seed + offset)
+        return None
 
     @abstractmethod
     def decode(

@@ -1,0 +1,178 @@
+"""Adaptive FOCUS: plain decoding first, branches only where its first token is uncertain.
+
+Source: ours; the branches are those of FOCUS (arXiv 2508.13744, see `focus.decoding.focus`). With
+p the plain model's distribution of the first token, and p_1 >= p_2 its largest values,
+
+    margin m = p_1 - p_2            (probability)
+             = log p_1 - log p_2    (logit: l_1 - l_2, the log-odds of the two)
+    m <  threshold    the answer is FOCUS's, from its first token on
+    m >= threshold    the answer is plain decoding's
+
+The margin is that of the model itself: before temperature, top-p and logits processors. One
+decision holds for the whole answer and for all returned sequences. Threshold 0 is plain decoding
+and infinity is FOCUS, neither with a pass that it does not need.
+
+Cost: sure, that of plain decoding: one row, N encodings. Unsure, FOCUS's and the plain prefill
+besides: |T| + 2 rows, of which the plain one never decodes a token. The branches reuse the clean
+images of the plain pass, so encodings are FOCUS's own and the N - |T| images that no branch shows
+clean (`prefill` ``naive`` shares nothing: N more).
+
+Cannot help where the plain model is sure and wrong: leakage that it never doubts stays. Where an
+answer's first token decides nothing ("The ..."), the margin measures the wrong token.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar, Literal, final
+
+from torch import Tensor
+
+from focus.branches import SharingScope
+from focus.decoding.base import AbstractDecoding, Decoded, GenerationSettings, Request
+from focus.decoding.focus import Focus
+from focus.decoding.reuse import remembering
+from focus.decoding.rows import clean_rows, decode_rows
+from focus.decoding.vanilla import Vanilla
+from focus.errors import InvalidValueError
+from focus.models.loading import VisionLanguageModel
+from focus.noise import NoiseConfig
+
+Margin = Literal["probability", "logit"]
+
+
+@final
+@dataclass(frozen=True)
+class AdaptiveFocus(AbstractDecoding):
+    """FOCUS where plain decoding is unsure of its first token, plain decoding elsewhere.
+
+    Args:
+        threshold: margin below which branches are run; 0 never, infinity always. To be tuned on
+            dev.
+        margin: of the two most likely first tokens: difference in ``probability`` or in ``logit``.
+        alpha, beta, aggregation, noise, sharing, targets, prefill, encode_batch: see `Focus`.
+    """
+
+    threshold: float = 0.5
+    margin: Margin = "probability"
+    alpha: float = 0.3
+    beta: float = 0.0
+    aggregation: str = "sum"
+    noise: NoiseConfig = field(default_factory=NoiseConfig)
+    sharing: SharingScope = "sample"
+    targets: Literal["all", "named"] = "all"
+    prefill: Literal["shared", "naive"] = "shared"
+    encode_batch: int = 8
+
+    name: ClassVar[str] = "adaptive_focus"
+
+    def __post_init__(self) -> None:
+        if self.margin not in ("probability", "logit"):
+            raise InvalidValueError("margin", self.margin, "'probability' or 'logit'")
+        number = isinstance(self.threshold, int | float) and not isinstance(self.threshold, bool)
+        largest = 1 if self.margin == "probability" else math.inf
+        if not (number and (0 <= self.threshold <= largest or self.threshold == math.inf)):
+            accepted = "a number in [0, 1], or infinity, where margin='probability'"
+            if self.margin == "logit":
+                accepted = "a number of at least 0, infinity included"
+            raise InvalidValueError("threshold", self.threshold, accepted)
+        _ = self.focus  # refuses bad settings of the branches now, not at the first unsure answer
+
+    @property
+    def focus(self) -> Focus:
+        """The strategy that takes over."""
+        return Focus(
+            alpha=self.alpha,
+            beta=self.beta,
+            aggregation=self.aggregation,
+            noise=self.noise,
+            sharing=self.sharing,
+            targets=self.targets,
+            prefill=self.prefill,
+            encode_batch=self.encode_batch,
+        )
+
+    def decode(
+        self,
+        vlm: VisionLanguageModel,
+        request: Request,
+        settings: GenerationSettings,
+        *,
+        keep_logits: str = "none",
+        **generate_kwargs: Any,
+    ) -> Decoded:
+        """Answers one request; rows, encodings and seconds are those of both passes together."""
+        generate_kwargs["keep_logits"] = keep_logits
+        if self.threshold == 0:
+            return Vanilla().decode(vlm, request, settings, **generate_kwargs)
+        if self.threshold == math.inf:
+            return self.focus.decode(vlm, request, settings, **generate_kwargs)
+        started = time.perf_counter()
+        vlm, family = remembering(vlm)
+        plan, plain = clean_rows(len(request.images))
+        decided = False
+
+        def combine(logits: Tensor) -> Tensor:
+            nonlocal decided
+            if not decided and first_margin(logits[0, 0], self.margin) < self.threshold:
+                raise _Unsure
+            decided = True
+            return plain(logits)
+
+        try:
+            return decode_rows(
+                vlm,
+                request,
+                settings,
+                plan=plan,
+                combine=combine,
+                encode_batch=self.encode_batch,
+                **generate_kwargs,
+            )
+        except _Unsure:
+            pass  # not in here: the exception holds on to the cache of the plain row
+        if generate_kwargs.get("streamer") is not None:
+            generate_kwargs["streamer"] = _AfterPrompt(generate_kwargs["streamer"])
+        decoded = self.focus.decode(vlm, request, settings, **generate_kwargs)
+        return replace(
+            decoded,
+            num_rows=len(plan.rows) + decoded.num_rows,
+            num_encoded=len(plan.contents) + decoded.num_encoded - family.num_reused,
+            seconds=time.perf_counter() - started,
+        )
+
+
+def first_margin(logits: Tensor, margin: Margin) -> float:
+    """Distance between the two most likely tokens.
+
+    Args:
+        logits: ``[vocab]``.
+        margin: as a difference in ``probability``, in [0, 1], or in ``logit``.
+
+    >>> import torch
+    >>> first_margin(torch.tensor([3.0, 0.5, 2.0]), "logit")
+    1.0
+    """
+    first, second = (logits.softmax(-1) if margin == "probability" else logits).topk(2).values
+    return float(first - second)
+
+
+class _Unsure(Exception):
+    """Ends the plain pass after its prefill, before it has chosen (or streamed) anything."""
+
+
+class _AfterPrompt:
+    """A streamer that has already heard the prompt, from the pass that was given up."""
+
+    def __init__(self, streamer: Any) -> None:
+        self._streamer, self._heard_prompt = streamer, False
+
+    def put(self, value: Tensor) -> None:
+        if self._heard_prompt:
+            self._streamer.put(value)
+        self._heard_prompt = True
+
+    def end(self) -> None:
+        self._streamer.end()

@@ -1,0 +1,100 @@
+"""Block attention: the images of a prompt cannot see each other, the text sees all of them.
+
+The attention-mask alternative to decoding from branches. Closest source: Das et al., "More Images,
+More Problems?", arXiv 2601.07812, who fine-tune with a mask under which image tokens see their own
+image only. Here nothing is trained, and image tokens keep seeing the text before them, where the
+model's attention sinks are. With keys K(q) that token q sees in plain decoding,
+
+    K'(q) = K(q) without the tokens of other images    q a token of an image, in the chosen layers
+    K'(q) = K(q)                                       q text, and in all other layers
+
+New tokens are text, so decode steps are those of plain decoding.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, final
+
+import torch
+from torch import nn
+
+from focus.decoding.base import AbstractDecoding, Decoded, GenerationSettings, Request
+from focus.decoding.interventions import (
+    Layers,
+    checked_layers,
+    chosen_attentions,
+    clean_prompt,
+    different_images,
+    explicit_mask,
+    removed_afterwards,
+)
+from focus.decoding.vanilla import Vanilla
+from focus.models.loading import VisionLanguageModel
+
+
+@final
+@dataclass(frozen=True)
+class BlockAttention(AbstractDecoding):
+    """Tokens of one image do not attend to tokens of another image.
+
+    Cost: as plain decoding, N image encodings; the prefill needs an explicit mask, with which
+    fused kernels are slower. Positions stay as they are.
+
+    It cannot apply to flash attention, which takes no such mask. One image has nothing to block.
+    What an image tells the text before the next image can still reach that image through the text;
+    only a prompt with all images first and nothing between them is free of it.
+
+    Args:
+        layers: decoder layers in which images are blocked: ``all`` or indices from 0; none
+            switches the strategy off. Indices that the model does not have are left out.
+    """
+
+    layers: Layers = "all"
+
+    name: ClassVar[str] = "block_attention"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "layers", checked_layers(self.layers))
+
+    def decode(
+        self,
+        vlm: VisionLanguageModel,
+        request: Request,
+        settings: GenerationSettings,
+        *,
+        keep_logits: str = "none",
+        **generate_kwargs: Any,
+    ) -> Decoded:
+        with removed_afterwards() as handles:
+            if len(request.images) > 1 and self.layers:
+                attentions = chosen_attentions(vlm, self.layers)
+                blocked = different_images(clean_prompt(vlm, request))
+                hook = _MaskOut(blocked)
+                for attention in attentions:
+                    handles.append(attention.register_forward_pre_hook(hook, with_kwargs=True))
+            return Vanilla().decode(
+                vlm, request, settings, keep_logits=keep_logits, **generate_kwargs
+            )
+
+
+@dataclass(frozen=True)
+class _MaskOut:
+    """Forward pre-hook that hides pairs of tokens from an attention module.
+
+    Args:
+        blocked: ``[length, length]``, True where the query may not see the key.
+    """
+
+    blocked: torch.Tensor
+
+    def __call__(
+        self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+        hidden, length = kwargs["hidden_states"], len(self.blocked)
+        if hidden.shape[1] != length:  # a decode step: text sees everything
+            return None
+        mask = explicit_mask(kwargs["attention_mask"], length, hidden.device)
+        hide = False if mask.dtype == torch.bool else torch.finfo(mask.dtype).min
+        mask = mask.masked_fill(self.blocked.to(hidden.device), hide)
+        return args, {**kwargs, "attention_mask": mask}

@@ -1,0 +1,145 @@
+"""Caption each image alone, then answer from the images and their captions.
+
+Source: the chain-of-thought baseline of arXiv 2508.13744 (`generate_cot` in the authors' code),
+done right. There the captions are glued together without a separator, and the second prompt holds
+no image at all, so the baseline cannot see what it is asked about. Here every caption stands right
+behind its image and the images stay:
+
+    c_k = generate(I_k, caption prompt)                             k = 1..N, each image alone
+    y_t from logits(I_1, c_1, .., I_N, c_N, x, y_<t)
+
+What a caption says of its image cannot have leaked from another one. It does not know the question:
+what no caption mentions is left to the images.
+
+Cost: N + 1 generations, one row each, up to `max_caption_tokens` forward passes for each caption;
+N image encodings, since the answer reuses those of the captions. The captions lengthen the prompt.
+
+Cannot apply where images and captions together exceed the context (`ContextLengthError`).
+"""
+
+from __future__ import annotations
+
+import string
+import time
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, final
+
+from focus.benchmarks.base import IMAGE_PLACEHOLDER
+from focus.decoding.base import AbstractDecoding, Decoded, GenerationSettings, Request
+from focus.decoding.reuse import remembering
+from focus.decoding.vanilla import Vanilla
+from focus.errors import InvalidValueError, PromptError
+from focus.models.loading import VisionLanguageModel
+from focus.prompts import place_images
+
+FIELDS = ("index", "count", "caption")
+
+
+@final
+@dataclass(frozen=True)
+class CaptionThenAnswer(AbstractDecoding):
+    """Captions first, then the answer; plain decoding without captions or without a template.
+
+    Captions are chosen as the answer is (temperature, top-p, top-k), each with sampling draws of
+    its own, keyed by the place of its image. What is passed on to `model.generate` acts on the
+    answer alone: a constraint on answers, or a streamer, has no business with captions.
+
+    Args:
+        caption_prompt: asks for one caption; ``{index}`` (from 1) and ``{count}`` may occur, and
+            one ``<image>`` where the image shall not stand first.
+        max_caption_tokens: upper bound of a caption's length, in tokens; 0 is plain decoding.
+        template: what is put behind each image of the question; must hold ``{caption}`` and may
+            hold ``{index}`` and ``{count}``. Empty is plain decoding.
+    """
+
+    caption_prompt: str = "Describe this image."
+    max_caption_tokens: int = 64
+    template: str = "\nCaption of image {index}: {caption}\n"
+
+    name: ClassVar[str] = "caption_then_answer"
+
+    def __post_init__(self) -> None:
+        limit = self.max_caption_tokens
+        if isinstance(limit, bool) or not isinstance(limit, int) or limit < 0:
+            accepted = "an integer of at least 0 (0 for no captions)"
+            raise InvalidValueError("max_caption_tokens", limit, accepted)
+        fields = _fields("template", self.template, FIELDS)
+        if self.template and ("caption" not in fields or IMAGE_PLACEHOLDER in self.template):
+            accepted = f"text with {{caption}} and without {IMAGE_PLACEHOLDER}, or empty"
+            raise InvalidValueError("template", self.template, accepted)
+        _fields("caption_prompt", self.caption_prompt, FIELDS[:2])
+        try:
+            place_images(self.caption_prompt, 1)
+        except PromptError as error:
+            accepted = f"text with at most one {IMAGE_PLACEHOLDER}"
+            raise InvalidValueError("caption_prompt", self.caption_prompt, accepted) from error
+
+    def decode(
+        self,
+        vlm: VisionLanguageModel,
+        request: Request,
+        settings: GenerationSettings,
+        *,
+        keep_logits: str = "none",
+        **generate_kwargs: Any,
+    ) -> Decoded:
+        """Answers one request; rows, encodings and seconds are those of all passes together."""
+        plain = Vanilla()
+        if not (self.max_caption_tokens and self.template):
+            return plain.decode(vlm, request, settings, keep_logits=keep_logits, **generate_kwargs)
+        started = time.perf_counter()
+        vlm, family = remembering(vlm)
+        short = replace(settings, max_new_tokens=self.max_caption_tokens, num_return_sequences=1)
+        passes = [plain.decode(vlm, each, short) for each in self.caption_requests(request)]
+        asked = self.captioned(request, [caption.text for caption in passes], vlm)
+        answer = plain.decode(vlm, asked, settings, keep_logits=keep_logits, **generate_kwargs)
+        passes.append(answer)
+        return replace(
+            answer,
+            num_rows=sum(each.num_rows for each in passes),
+            num_encoded=sum(each.num_encoded for each in passes) - family.num_reused,
+            seconds=time.perf_counter() - started,
+        )
+
+    def caption_requests(self, request: Request) -> list[Request]:
+        """One request for each image alone, under the request's own system prompt."""
+        count = len(request.images)
+        return [
+            Request(
+                images=(image,),
+                question=self.caption_prompt.format(index=index, count=count),
+                sample_id=f"{request.sample_id}/caption {index}",
+                system=request.system,
+            )
+            for index, image in enumerate(request.images, start=1)
+        ]
+
+    def captioned(self, request: Request, captions: list[str], vlm: VisionLanguageModel) -> Request:
+        """The request with a caption behind each of its images."""
+        before, *pieces = place_images(request.question, len(request.images)).split(
+            IMAGE_PLACEHOLDER
+        )
+        for index, (caption, piece) in enumerate(zip(captions, pieces, strict=True), start=1):
+            for token in (IMAGE_PLACEHOLDER, vlm.processor.image_token):
+                caption = caption.replace(token, "")  # would ask for an image that is not there
+            written = self.template.format(index=index, count=len(captions), caption=caption)
+            before += IMAGE_PLACEHOLDER + written + piece
+        return replace(request, question=before)
+
+
+def _fields(name: str, text: object, known: tuple[str, ...]) -> set[str]:
+    """Names of the fields in a template, all of them `known`.
+
+    Raises:
+        InvalidValueError: not text, unbalanced braces, or another field.
+    """
+    accepted = f"text whose only fields are {', '.join(f'{{{field}}}' for field in known)}"
+    if not isinstance(text, str):
+        raise InvalidValueError(name, text, accepted)
+    try:
+        fields = {field for _, field, _, _ in string.Formatter().parse(text) if field is not None}
+    except ValueError as error:
+        raise InvalidValueError(name, text, accepted) from error
+    if not fields <= set(known):
+        raise InvalidValueError(name, text, accepted)
+    return fields

@@ -1,0 +1,128 @@
+"""Delimiter scaling: louder tokens between the images, so that they keep apart.
+
+Source: Lee et al., "Enhancing Multi-Image Understanding through Delimiter Token Scaling", ICLR
+2026, arXiv 2602.01984, and the authors' code (github.com/MYMY-young/DelimScaling, commit a288073).
+With residual stream h after decoder layer i,
+
+    h_i[p] <- factor * h_i[p]      for every delimiter position p of the prompt, i in layers
+
+in the prefill, and only where the prompt holds several images. A layer reads the scaled stream of
+the layer before it, so four layers scale by the factor four times. What a layer reads is normalised
+first, so the scaling is felt where later layers add to a stream grown long: they change it less.
+
+Delimiters: the tokens that open and close an image (Qwen-VL, InternVL), or the learned newline that
+closes it (LLaVA-OneVision, which has no such tokens). Qwen3-VL is not in the paper.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, ClassVar, final
+
+import torch
+from torch import Tensor, nn
+
+from focus.decoding.base import AbstractDecoding, Decoded, GenerationSettings, Request
+from focus.decoding.interventions import (
+    Layers,
+    checked_layers,
+    chosen_layers,
+    clean_prompt,
+    removed_afterwards,
+)
+from focus.decoding.vanilla import Vanilla
+from focus.errors import InvalidValueError, PromptError
+from focus.models.loading import VisionLanguageModel
+from focus.prompts import Prompt
+
+
+@final
+@dataclass(frozen=True)
+class DelimiterScaling(AbstractDecoding):
+    """Delimiter token scaling (arXiv 2602.01984).
+
+    Cost: that of plain decoding, N image encodings.
+
+    It cannot apply to one image (published rule: that is plain decoding) nor where the prompt holds
+    no delimiters. Any attention implementation will do.
+
+    Args:
+        factor: what the residual stream is multiplied by; 1 switches it off, 8 is published.
+        layers: decoder layers after which it is: indices from 0, or ``all``; 0 to 3 are published.
+            Indices that the model does not have are left out.
+    """
+
+    factor: float = 8.0
+    layers: Layers = (0, 1, 2, 3)
+
+    name: ClassVar[str] = "delimiter_scaling"
+
+    def __post_init__(self) -> None:
+        number = isinstance(self.factor, int | float) and not isinstance(self.factor, bool)
+        if not (number and 0 < self.factor < math.inf):
+            raise InvalidValueError("factor", self.factor, "finite and above 0")
+        object.__setattr__(self, "layers", checked_layers(self.layers))
+
+    def decode(
+        self,
+        vlm: VisionLanguageModel,
+        request: Request,
+        settings: GenerationSettings,
+        *,
+        keep_logits: str = "none",
+        **generate_kwargs: Any,
+    ) -> Decoded:
+        with removed_afterwards() as handles:
+            if len(request.images) > 1 and self.factor != 1 and self.layers:
+                layers = chosen_layers(vlm, self.layers)
+                prompt = clean_prompt(vlm, request)
+                length = prompt.input_ids.shape[1]
+                hook = _Scale(delimiter_positions(vlm, prompt), length, self.factor)
+                for layer in layers:
+                    handles.append(layer.register_forward_hook(hook))
+            return Vanilla().decode(
+                vlm, request, settings, keep_logits=keep_logits, **generate_kwargs
+            )
+
+
+def delimiter_positions(vlm: VisionLanguageModel, prompt: Prompt) -> Tensor:
+    """Where the delimiters of the images stand in a prompt.
+
+    Raises:
+        PromptError: the family has delimiters but the prompt holds none of them.
+    """
+    tokens = [token for token in vlm.family.delimiters if token]
+    if not tokens:  # the last feature of each image is the newline that closes it
+        ends = [end - 1 for _, end in prompt.spans]
+        return torch.tensor(ends, device=prompt.input_ids.device)
+    ids = torch.tensor(vlm.processor.tokenizer.convert_tokens_to_ids(tokens))
+    found = torch.isin(prompt.input_ids[0], ids.to(prompt.input_ids.device)).nonzero()[:, 0]
+    if not len(found):
+        raise PromptError(
+            f"the prompt holds no image delimiter ({' or '.join(tokens)}), so there is nothing to "
+            "scale; use a chat template that writes them"
+        )
+    return found
+
+
+@dataclass(frozen=True)
+class _Scale:
+    """Forward hook that multiplies what a decoder layer hands on at some positions.
+
+    Args:
+        positions: of the prompt, as indices.
+        length: of the prompt, which tells the prefill from a decode step.
+        factor: of the scaling.
+    """
+
+    positions: Tensor
+    length: int
+    factor: float
+
+    def __call__(self, module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor | None:
+        if output.shape[1] != self.length:
+            return None
+        scaled = output.clone()
+        scaled[:, self.positions.to(output.device)] *= self.factor
+        return scaled

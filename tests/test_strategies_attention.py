@@ -1,0 +1,520 @@
+"""VCD, SoFA, delimiter scaling, block attention: each against a computation without its code."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from omegaconf import OmegaConf
+from PIL import Image
+from torch import Tensor
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+from experiments.config import CONF, build
+from focus.decoding import (
+    STRATEGIES,
+    BlockAttention,
+    DelimiterScaling,
+    GenerationSettings,
+    Sofa,
+    Vanilla,
+    Vcd,
+)
+from focus.decoding.rows import clean_rows, prepare
+from focus.errors import InvalidValueError, PromptError
+from focus.models import VisionLanguageModel, tiny
+from focus.randomness import generator
+
+STEPS = 3
+SETTINGS = GenerationSettings(max_new_tokens=STEPS)
+DEFAULTS = (Vcd(), Sofa(), DelimiterScaling(), BlockAttention())
+HOOKED = (Sofa(), DelimiterScaling(), BlockAttention())
+OFF = (
+    Vcd(alpha=0, beta=0),
+    Sofa(s=0),
+    DelimiterScaling(factor=1),
+    DelimiterScaling(layers=()),
+    BlockAttention(layers=[]),
+)
+by_name = pytest.mark.parametrize("strategy", DEFAULTS, ids=lambda s: s.name)
+hooked = pytest.mark.parametrize("strategy", HOOKED, ids=lambda s: s.name)
+
+
+@pytest.fixture(scope="module", params=list(tiny.BUILDERS))
+def any_vlm(request) -> VisionLanguageModel:
+    """Deeper than usual. What changes image tokens in the last layer reaches no logit, and the norm
+    of the last layer undoes a scaling of its input: of three layers most would go untested.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(tiny._TEXT, "num_hidden_layers", 6)
+        return tiny.build_tiny(request.param)
+
+
+def decode(vlm, strategy, request, keep_logits="all", settings=SETTINGS, **kwargs):
+    return strategy.decode(vlm, request, settings, keep_logits=keep_logits, **kwargs)
+
+
+def logits(vlm, strategy, request, **kwargs) -> Tensor:
+    """[steps, vocab]"""
+    return torch.stack(decode(vlm, strategy, request, **kwargs).combined_logits)[:, 0]
+
+
+@torch.no_grad()
+def by_hand(
+    vlm,
+    request,
+    tokens: tuple[int, ...] = (),
+    mask_of_layer: Callable[[int, Tensor, list[tuple[int, int]]], Tensor] | None = None,
+    after_layer: Callable[[int, Tensor, Tensor, list[tuple[int, int]]], Tensor] | None = None,
+    through_model: bool = False,
+) -> Tensor:
+    """Logits of every step from one pass over prompt and answer: no cache, no hooks, no engine.
+
+    Args:
+        tokens: the answer, which the pass is forced to follow.
+        mask_of_layer: (layer, causal mask, spans) to the boolean mask of that layer.
+        after_layer: (layer, hidden states, ids, spans) to hidden states.
+        through_model: give the mask of layer 0 to the model's own `forward` instead.
+    """
+    model, language = vlm.model, vlm.model.model.language_model
+    branches = prepare(vlm, request, *clean_rows(len(request.images)))
+    prompt, spans = branches.prompt, list(branches.prompt.spans)
+    features = vlm.family.encode(model, [branches.images[c] for c in branches.plan.contents])
+    ids = torch.cat([prompt.input_ids, torch.tensor([tokens[:-1]], dtype=torch.long)], dim=1)
+    new = prompt.position_ids.max() + 1 + torch.arange(len(tokens[:-1]))
+    positions = torch.cat(
+        [prompt.position_ids, new.expand(*prompt.position_ids.shape[:-1], -1)], dim=-1
+    )
+    length = ids.shape[1]
+    causal = torch.tensor([[key <= query for key in range(length)] for query in range(length)])
+
+    def mask(layer):
+        seen = mask_of_layer(layer, causal.clone(), spans) if mask_of_layer else causal
+        return torch.zeros(1, 1, length, length).masked_fill(~seen, torch.finfo(torch.float32).min)
+
+    if through_model:
+        outputs = model(
+            input_ids=ids,
+            position_ids=positions,
+            attention_mask=mask(0),
+            mm_encoder_outputs=vlm.family.encoder_outputs(features),
+            use_cache=False,
+        )
+        return outputs.logits[0, prompt.input_ids.shape[1] - 1 :]
+
+    hidden = language.embed_tokens(ids)
+    for (start, end), feature in zip(spans, features, strict=True):
+        hidden[0, start:end] = feature.embeddings
+    rotary = language.rotary_emb(hidden, positions)
+    for layer, module in enumerate(language.layers):
+        hidden = module(hidden, attention_mask=mask(layer), position_embeddings=rotary)
+        if after_layer:
+            hidden = after_layer(layer, hidden, ids[0], spans)
+        for (start, end), feature in zip(spans, features, strict=True):
+            if layer < len(feature.deepstack):
+                hidden[0, start:end] += feature.deepstack[layer]
+    hidden = language.norm(hidden[0, prompt.input_ids.shape[1] - 1 :])
+    return model.lm_head(hidden)
+
+
+def blocked_in(layers):
+    """Mask of each layer for block attention, pair by pair."""
+
+    def mask_of_layer(layer, mask, spans):
+        for one, (start, end) in enumerate(spans):
+            for other, (first, last) in enumerate(spans):
+                if one != other and (layers == "all" or layer in layers):
+                    mask[start:end, first:last] = False
+        return mask
+
+    return mask_of_layer
+
+
+def test_computation_by_hand_is_vanilla_where_nothing_is_changed(any_vlm, ask):
+    """Otherwise the comparisons below would prove nothing."""
+    plain = decode(any_vlm, Vanilla(), ask(3))
+    expected = torch.stack(plain.combined_logits)[:, 0]
+    tokens = plain.token_ids[0]
+    for through_model in (False, True):
+        found = by_hand(any_vlm, ask(3), tokens, through_model=through_model)
+        torch.testing.assert_close(found, expected, atol=2e-5, rtol=0)
+
+
+class TestContract:
+    """What holds for all four, on every architecture."""
+
+    @pytest.mark.parametrize("strategy", OFF, ids=repr)
+    def test_off_is_vanilla_bit_for_bit(self, any_vlm, ask, strategy):
+        for n in (1, 3):
+            plain = decode(any_vlm, Vanilla(), ask(n))
+            off = decode(any_vlm, strategy, ask(n))
+            assert off.token_ids == plain.token_ids
+            assert (off.num_rows, off.num_encoded) == (1, n)
+            for one, other in zip(off.combined_logits, plain.combined_logits, strict=True):
+                assert torch.equal(one, other)
+
+    @by_name
+    def test_default_is_no_no_op(self, any_vlm, ask, strategy):
+        plain, changed = (logits(any_vlm, s, ask(3))[0] for s in (Vanilla(), strategy))
+        difference = (changed - plain)[changed.isfinite()]
+        assert difference.abs().max() > 0.03  # rounding moves logits by 1e-5 at most
+
+    @hooked
+    def test_one_image_is_vanilla(self, any_vlm, ask, strategy):
+        assert torch.equal(logits(any_vlm, strategy, ask(1)), logits(any_vlm, Vanilla(), ask(1)))
+
+    @by_name
+    def test_order_of_samples_does_not_matter(self, any_vlm, ask, strategy):
+        requests = [ask(2, sample_id="a"), ask(3, sample_id="b")]
+        one = {k: logits(any_vlm, strategy, requests[k]) for k in (0, 1)}
+        other = {k: logits(any_vlm, strategy, requests[k]) for k in (1, 0)}
+        assert all(torch.equal(one[k], other[k]) for k in one)
+
+    @by_name
+    @pytest.mark.parametrize("failure", [None, "prefill", "second step"])
+    def test_model_is_left_as_it_was_found(self, any_vlm, ask, strategy, failure):
+        model = any_vlm.model
+        before = logits(any_vlm, Vanilla(), ask(3))
+        found = state(any_vlm)
+        calls = []
+
+        def explode(*args):
+            calls.append(args)
+            if failure == "prefill" or len(calls) == 2:
+                raise RuntimeError("exploded")
+            return args[-1]
+
+        if failure is None:
+            decode(any_vlm, strategy, ask(3))
+            sampled = GenerationSettings(STEPS, temperature=1.0, num_return_sequences=2)
+            decode(any_vlm, strategy, ask(3), settings=sampled)
+        elif failure == "prefill":
+            handle = any_vlm.family.decoder_layers(model)[-1].register_forward_hook(explode)
+            with pytest.raises(RuntimeError, match="exploded"):
+                decode(any_vlm, strategy, ask(3))
+            handle.remove()
+        else:
+            with pytest.raises(RuntimeError, match="exploded"):
+                decode(any_vlm, strategy, ask(3), logits_processor=[explode], min_new_tokens=STEPS)
+        assert failure is None or calls
+        same(state(any_vlm), found)
+        assert torch.equal(logits(any_vlm, Vanilla(), ask(3)), before)
+
+    @by_name
+    def test_half_precision(self, vlm, ask, strategy):
+        half = replace(vlm, model=copy.deepcopy(vlm.model).to(torch.bfloat16))
+        decoded = decode(half, strategy, ask(3))
+        assert torch.stack(decoded.branch_logits).isfinite().all()
+
+    @by_name
+    def test_configuration_has_the_defaults_of_the_class(self, strategy):
+        assert STRATEGIES[strategy.name] is type(strategy)
+        file = OmegaConf.load(CONF / "decoding" / f"{strategy.name}.yaml")
+        assert build(OmegaConf.merge({"decoding": file, "seed": 0}).decoding) == strategy
+
+
+def state(vlm):
+    """All that a strategy could leave behind."""
+    modules = dict(vlm.model.named_modules())
+    kinds = ("_forward_hooks", "_forward_pre_hooks", "_forward_hooks_with_kwargs")
+    return (
+        {name: tensor.clone() for name, tensor in vlm.model.state_dict().items()},
+        {name: [list(getattr(m, kind)) for kind in kinds] for name, m in modules.items()},
+        {n: m.config._attn_implementation for n, m in modules.items() if hasattr(m, "config")},
+        {name: m.forward for name, m in modules.items()},
+        sorted(ALL_ATTENTION_FUNCTIONS.valid_keys()),
+        set(vlm.__dict__),
+        len(vlm.noise_cache),
+    )
+
+
+def same(one, other):
+    weights, found = one[0], other[0]
+    assert weights.keys() == found.keys()
+    assert all(torch.equal(weights[name], found[name]) for name in weights)
+    assert one[1:] == other[1:]
+
+
+def test_state_sees_what_it_should(own_vlm):
+    """Control of the comparison above."""
+    found = state(own_vlm)
+    handle = own_vlm.family.decoder_layers(own_vlm.model)[0].register_forward_pre_hook(print)
+    with pytest.raises(AssertionError):
+        same(state(own_vlm), found)
+    handle.remove()
+    same(state(own_vlm), found)
+
+
+class TestVcd:
+    def diffused(self, vlm, request, step):
+        """The published loop over steps, in the processor's own normalisation."""
+        betas = 1 / (1 + np.exp(-np.linspace(-6, 6, 1000))) * (0.5e-2 - 1e-5) + 1e-5
+        left = math.prod(1 - betas[: step + 1])
+        mean, std = (
+            np.array(getattr(vlm.processor.image_processor, name))
+            for name in ("image_mean", "image_std")
+        )
+        images = []
+        for j, image in enumerate(request.images):
+            noise = generator(0, request.sample_id, j, None, "noise").standard_normal(
+                np.asarray(image).shape
+            )
+            tensor = (np.asarray(image) / 255 - mean) / std
+            pixels = (left**0.5 * tensor + (1 - left) ** 0.5 * noise) * std + mean
+            images.append(Image.fromarray((pixels.clip(0, 1) * 255).round().astype(np.uint8)))
+        return replace(request, images=tuple(images))
+
+    @pytest.mark.parametrize("n", [1, 3])
+    def test_is_the_published_formula(self, any_vlm, ask, n):
+        """At later steps too: the public code mixed up the two rows' caches from token two on."""
+        request = ask(n)
+        decoded = decode(any_vlm, Vcd(alpha=0.7, beta=0.1), request)
+        assert decoded.row_labels[0] == "reference"
+        assert (decoded.num_rows, decoded.num_encoded) == (2, 2 * n)
+        clean = by_hand(any_vlm, request, decoded.token_ids[0])
+        noised = by_hand(any_vlm, self.diffused(any_vlm, request, 500), decoded.token_ids[0])
+        assert (clean - noised).abs().max() > 0.1  # control
+        expected = 1.7 * clean - 0.7 * noised
+        top = clean.max(dim=-1, keepdim=True).values
+        expected[clean < math.log(0.1) + top] = -math.inf
+        found = torch.stack(decoded.combined_logits)[:, 0]
+        torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)
+        assert expected.isneginf().any()  # control
+
+    def test_sign(self):
+        """Tokens that only the clean images support go up."""
+        noised, clean = torch.tensor([[0.0, 1.0]]), torch.tensor([[1.0, 0.0]])
+        combined = Vcd(alpha=1, beta=0).combine(torch.stack([noised, clean]))
+        assert combined.tolist() == [[2.0, -1.0]]
+
+    def test_cut_off_keeps_what_the_clean_row_finds_plausible(self):
+        noised, clean = torch.tensor([[5.0, 4.9, -20.0]]), torch.tensor([[5.0, 4.9, -3.0]])
+        rows = torch.stack([noised, clean])
+        assert Vcd(beta=0).combine(rows).argmax() == 2
+        combined = Vcd(beta=0.1).combine(rows)
+        assert combined.argmax() == 0
+        assert combined.isfinite().tolist() == [[True, True, False]]
+        assert Vcd(beta=1).combine(rows).isfinite().tolist() == [[True, False, False]]
+        assert Vcd(alpha=0, beta=0.1).combine(clean[None]).isneginf().tolist() == [
+            [False] * 2 + [True]
+        ]
+
+    def test_every_setting_changes_something(self, vlm, ask):
+        base = logits(vlm, Vcd(beta=0), ask(2))[0]
+        for other in (Vcd(0.5, 0), Vcd(beta=0.5), Vcd(beta=0, step=900), Vcd(beta=0, seed=1)):
+            assert not torch.allclose(logits(vlm, other, ask(2))[0], base, atol=1e-3), other
+
+    def test_noise_is_keyed_by_sample(self, vlm, ask):
+        one, other = (
+            decode(vlm, Vcd(), ask(2, sample_id=name)).branch_logits[0] for name in ("a", "b")
+        )
+        assert not torch.allclose(one[0], other[0], atol=1e-3)
+        torch.testing.assert_close(one[1], other[1])
+
+    @pytest.mark.parametrize(
+        ("name", "value"),
+        [
+            *(("alpha", value) for value in (math.nan, -0.1, 11, "1", None, True)),
+            *(("beta", value) for value in (math.nan, -0.1, 1.1, None)),
+            *(("step", value) for value in (-1, 1000, 500.0, "500", True)),
+            *(("seed", value) for value in (-1, 0.5, None, True)),
+        ],
+    )
+    def test_bad_values_are_named(self, name, value):
+        with pytest.raises(InvalidValueError, match=rf"^{name}=.* must be "):
+            Vcd(**{name: value})
+
+
+class TestSofa:
+    def reference(self, vlm, request, tokens, share, every, monkeypatch):
+        """Attention written out: two softmaxes, their weights mixed, then the values."""
+        spans = prepare(vlm, request, *clean_rows(len(request.images))).prompt.spans
+
+        def attention(module, query, key, value, attention_mask, scaling, **kwargs):
+            groups = query.shape[1] // key.shape[1]
+            key, value = (t.repeat_interleave(groups, dim=1) for t in (key, value))
+            scores = query @ key.mT * scaling
+            visible = torch.ones(scores.shape[-2:], dtype=torch.bool).tril()
+            weights = scores.masked_fill(~visible, -math.inf).softmax(-1)
+            if module.layer_idx % every == 0:
+                for start, end in spans:
+                    for first, last in spans:
+                        if first > start:
+                            visible[start:end, first:last] = True
+                soft = scores.masked_fill(~visible, -math.inf).softmax(-1)
+                weights = (1 - share) * weights + share * soft
+                torch.testing.assert_close(weights.sum(-1), torch.ones(weights.shape[:-1]))
+            return (weights @ value).transpose(1, 2), weights
+
+        monkeypatch.setitem(ALL_ATTENTION_FUNCTIONS, "by_hand", attention)
+        own = replace(vlm, model=copy.deepcopy(vlm.model))
+        for layer in own.family.decoder_layers(own.model):
+            layer.self_attn.config._attn_implementation = "by_hand"
+        return by_hand(own, request, tokens)
+
+    @pytest.mark.parametrize(("share", "every"), [(0.5, 2), (0.3, 1), (1.0, 2)])
+    def test_mixes_attention_weights(self, any_vlm, ask, share, every, monkeypatch):
+        decoded = decode(any_vlm, Sofa(share, every), ask(3))
+        expected = self.reference(any_vlm, ask(3), decoded.token_ids[0], share, every, monkeypatch)
+        found = torch.stack(decoded.combined_logits)[:, 0]
+        torch.testing.assert_close(found, expected, atol=2e-5, rtol=0)
+
+    def test_every_setting_changes_something(self, any_vlm, ask):
+        base = logits(any_vlm, Sofa(), ask(3))[0]
+        for other in (Sofa(0.25), Sofa(1.0), Sofa(every=1), Sofa(every=3)):
+            assert not torch.allclose(logits(any_vlm, other, ask(3))[0], base, atol=1e-3), other
+
+    @pytest.mark.parametrize(
+        ("name", "value"),
+        [
+            *(("s", value) for value in (math.nan, -0.1, 1.1, "0.5", None, True)),
+            *(("every", value) for value in (0, -1, 2.0, None, True)),
+        ],
+    )
+    def test_bad_values_are_named(self, name, value):
+        with pytest.raises(InvalidValueError, match=rf"^{name}=.* must be "):
+            Sofa(**{name: value})
+
+
+#: Written down from the paper, not read from the families.
+DELIMITERS = {
+    "internvl": ("<img>", "</img>"),
+    "qwen2_5_vl": ("<|vision_start|>", "<|vision_end|>"),
+    "qwen3_vl": ("<|vision_start|>", "<|vision_end|>"),
+    "llava_onevision": None,
+}
+
+
+class TestDelimiterScaling:
+    @pytest.mark.parametrize(
+        ("factor", "layers"), [(8.0, (0, 1, 2, 3)), (3.0, (1, 30)), (0.5, "all")]
+    )
+    def test_scales_the_residual_stream(self, any_vlm, ask, factor, layers):
+        tokens = DELIMITERS[any_vlm.family.name]
+        scaled = []
+
+        def after_layer(layer, hidden, ids, spans):
+            for start, end in spans:
+                places = (start - 1, end) if tokens else (end - 1,)
+                if tokens:  # the prompt is what the paper describes
+                    words = any_vlm.processor.tokenizer.convert_ids_to_tokens(ids[[start - 1, end]])
+                    assert tuple(words) == tokens
+                for place in places:
+                    if layers == "all" or layer in layers:
+                        hidden[0, place] = hidden[0, place] * factor
+                        scaled.append(place)
+            return hidden
+
+        decoded = decode(any_vlm, DelimiterScaling(factor, layers), ask(3))
+        expected = by_hand(any_vlm, ask(3), decoded.token_ids[0], after_layer=after_layer)
+        found = torch.stack(decoded.combined_logits)[:, 0]
+        torch.testing.assert_close(found, expected, atol=2e-5, rtol=0)
+        assert len(set(scaled)) == (6 if tokens else 3)
+
+    def test_every_setting_changes_something(self, any_vlm, ask):
+        # Not from 8, which has nearly all of its effect after three layers: 512 times the stream.
+        base = logits(any_vlm, DelimiterScaling(2.0), ask(3))[0]
+        same_factor = [DelimiterScaling(2.0, layers) for layers in ([0], [0, 1, 2], [3])]
+        for other in (*same_factor, DelimiterScaling()):
+            assert not torch.allclose(logits(any_vlm, other, ask(3))[0], base, atol=1e-3), other
+
+    def test_a_prompt_without_delimiters_is_an_error_not_a_no_op(self, vlm, ask):
+        class Undelimited(type(vlm.family)):
+            delimiters = ("<user>.", "green.")
+
+        with pytest.raises(PromptError, match=r"no image delimiter"):
+            decode(replace(vlm, family=Undelimited()), DelimiterScaling(), ask(3))
+
+    def test_layers_that_no_model_has_are_named(self, vlm, ask):
+        with pytest.raises(InvalidValueError, match=r"layers=\(7, 9\) .* below 3"):
+            decode(vlm, DelimiterScaling(layers=(7, 9)), ask(3))
+
+    @pytest.mark.parametrize(
+        ("name", "value"),
+        [
+            *(("factor", value) for value in (math.nan, math.inf, 0, -8, "8", None, True)),
+            *(("layers", value) for value in ("some", 3, None, [-1], [0, 0], [0.5], [True])),
+        ],
+    )
+    def test_bad_values_are_named(self, name, value):
+        with pytest.raises(InvalidValueError, match=rf"^{name}=.* must be "):
+            DelimiterScaling(**{name: value})
+
+
+class TestBlockAttention:
+    def test_is_the_model_under_an_explicit_mask(self, any_vlm, ask):
+        decoded = decode(any_vlm, BlockAttention(), ask(3))
+        expected = by_hand(
+            any_vlm,
+            ask(3),
+            decoded.token_ids[0],
+            mask_of_layer=blocked_in("all"),
+            through_model=True,
+        )
+        found = torch.stack(decoded.combined_logits)[:, 0]
+        torch.testing.assert_close(found, expected, atol=2e-5, rtol=0)
+
+    @pytest.mark.parametrize("layers", [(0,), (1, 4, 30)])
+    def test_acts_in_the_chosen_layers_only(self, any_vlm, ask, layers):
+        decoded = decode(any_vlm, BlockAttention(layers), ask(3))
+        expected = by_hand(any_vlm, ask(3), decoded.token_ids[0], mask_of_layer=blocked_in(layers))
+        found = torch.stack(decoded.combined_logits)[:, 0]
+        torch.testing.assert_close(found, expected, atol=2e-5, rtol=0)
+        everywhere = logits(any_vlm, BlockAttention(), ask(3))[0]
+        assert not torch.allclose(everywhere, found[0], atol=1e-3)
+
+    def test_hides_an_image_from_the_next_but_not_from_the_question(self, any_vlm, images, ask):
+        """Image 1 changes. In the first layer image 2 does not move; later, text may carry it."""
+        layers = any_vlm.family.decoder_layers(any_vlm.model)
+        mirrored = images[0].transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+        start, end = prepare(any_vlm, ask(2), *clean_rows(2)).prompt.spans[1]
+
+        def moved(strategy):
+            seen = []
+            handles = [
+                layer.register_forward_hook(lambda m, args, out: seen.append(out[0].clone()))
+                for layer in (layers[0], layers[-1])
+            ]
+            for first in (images[0], mirrored):
+                request = replace(ask(2), images=(first, images[1]))
+                decode(any_vlm, strategy, request, settings=GenerationSettings(1))
+            for handle in handles:
+                handle.remove()
+            first_layer, last_layer = ((seen[k] - seen[k + 2]).abs() for k in (0, 1))
+            return first_layer[start:end].max(), last_layer[-1].max()
+
+        image, question = moved(BlockAttention())
+        assert image < 1e-5
+        assert question > 1e-2
+        assert moved(Vanilla())[0] > 1e-2  # control
+
+    @pytest.mark.parametrize("layers", ["some", 3, None, [-1], [0, 0], [0.5], [True]])
+    def test_bad_values_are_named(self, layers):
+        with pytest.raises(InvalidValueError, match=r"^layers=.* must be "):
+            BlockAttention(layers)
+
+
+class TestAttentionImplementations:
+    @hooked
+    def test_eager_and_sdpa_agree(self, any_vlm, ask, strategy):
+        eager = replace(any_vlm, model=copy.deepcopy(any_vlm.model))
+        eager.model.set_attn_implementation("eager")
+        found = logits(eager, strategy, ask(3))
+        torch.testing.assert_close(found, logits(any_vlm, strategy, ask(3)), atol=2e-5, rtol=0)
+        assert eager.model.config._attn_implementation == "eager"
+
+    @pytest.mark.parametrize("strategy", [Sofa(), BlockAttention()], ids=lambda s: s.name)
+    def test_flash_attention_is_refused(self, vlm, ask, strategy):
+        """It would ignore the mask: plain decoding under another name."""
+        flash = replace(vlm, model=copy.deepcopy(vlm.model))
+        for layer in flash.family.decoder_layers(flash.model):
+            layer.self_attn.config._attn_implementation = "flash_attention_2"
+        with pytest.raises(
+            InvalidValueError, match=r"attention='flash_attention_2' .*eager or sdpa"
+        ):
+            decode(flash, strategy, ask(3))
