@@ -3,8 +3,8 @@
 #
 #   PYTHON=python3.12   interpreter to build the environment with
 #   UV=                 use pip even where uv is installed
-#   ARGS="..."          further arguments for demo, test, train-zoo, evaluate, rescore, main-table, bench
-#   QUICK=1             demo on a few questions only
+#   ARGS="..."          further arguments for demo, test, train-zoo, zoo-report, evaluate, rescore, main-table, ablations, bench
+#   QUICK=1             demo and ablations on a few questions only
 #   RUN=1               main-table runs what is missing first (ARGS="model=internvl3_2b": a part)
 
 PYTHON ?= python3
@@ -13,10 +13,12 @@ VENV := .venv
 VENV_PYTHON := $(VENV)/bin/python
 INSTALLED := $(VENV)/.installed
 LOCK_VENV := build/lock-venv
+ABLATIONS := $(patsubst conf/experiment/ablation_%.yaml,ablation-%,$(wildcard conf/experiment/ablation_*.yaml))
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help env demo test test-slow lint format typecheck notebooks train-zoo evaluate rescore main-table report bench lock clean
+.PHONY: help env demo test test-slow lint format typecheck notebooks train-zoo zoo-report evaluate rescore main-table ablations figures report bench lock clean
+.PHONY: $(ABLATIONS)
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1: \2/p' $(MAKEFILE_LIST) | awk -F': ' '{ printf "%-12s %s\n", $$1, substr($$0, length($$1) + 3) }'
@@ -47,8 +49,11 @@ typecheck: $(INSTALLED) ## Check types of focus, analysis and experiments
 notebooks: $(INSTALLED) ## Execute the notebooks and renew their outputs
 	$(VENV_PYTHON) -m pytest --nbmake --overwrite notebooks
 
-train-zoo: $(INSTALLED) ## Train an embedded model again (ARGS="zoo=shapes-answering"), about 30 minutes
+train-zoo: $(INSTALLED) ## Train an embedded model again (ARGS="zoo=answering"), about 30 minutes
 	$(VENV_PYTHON) -m experiments.train_zoo $(ARGS)
+
+zoo-report: $(INSTALLED) ## Tables and figures of the embedded models (ARGS="measure=all": measure first)
+	$(VENV_PYTHON) -m experiments.zoo_report $(ARGS)
 
 evaluate: $(INSTALLED) ## Evaluate (ARGS="model=qwen2_5_vl_7b decoding=focus decoding.alpha=0.3")
 	$(VENV_PYTHON) -m experiments.evaluate $(ARGS)
@@ -59,6 +64,15 @@ rescore: $(INSTALLED) ## Read a finished log with every parser (ARGS="folder=res
 main-table: $(INSTALLED) ## Published numbers beside ours, and what has not been run (RUN=1: run it first)
 	$(if $(RUN),$(VENV_PYTHON) -m experiments.evaluate experiment=main_table $(ARGS))
 	$(VENV_PYTHON) -m experiments.main_table
+
+ablations: $(INSTALLED) ## All ablations, or one: ablation-noise, ... (conf/experiment; QUICK=1: minutes)
+	$(VENV_PYTHON) -m experiments.ablate --multirun 'experiment=glob(ablation_*)' $(if $(QUICK),form=quick) $(ARGS)
+
+$(ABLATIONS): ablation-%: $(INSTALLED)
+	$(VENV_PYTHON) -m experiments.ablate experiment=ablation_$* $(if $(QUICK),form=quick) $(ARGS)
+
+figures: $(INSTALLED) ## Renew tables and figures of the ablations, and docs/results.md, from records
+	$(VENV_PYTHON) -m experiments.ablation_report $(ARGS)
 
 report: $(INSTALLED) ## Renew the demo table and figures of the documentation from its committed records
 	$(VENV_PYTHON) -m experiments.report

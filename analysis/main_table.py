@@ -14,13 +14,13 @@ from analysis.statistics import holm
 from analysis.tables import BASELINE, summarise
 
 OURS = "focus"
-EMBEDDED = ("shapes_indexed", "shapes_matching")
+EMBEDDED = ("scenes_indexed", "scenes_matching")
 PAIRED = ("text score", "image score", "group score")
 #: What is reported of a benchmark; accuracy where nothing else is said.
 METRICS: dict[str, tuple[str, ...]] = {
     "winoground": PAIRED,
     "vismin": PAIRED,
-    "shapes_matching": ("accuracy", "image score"),
+    "scenes_matching": ("accuracy", "image score"),
 }
 RESULTS = ("value", "ci_low", "ci_high")
 DELTAS = ("delta", "delta_low", "delta_high", "p_value", "p_holm")

@@ -66,9 +66,10 @@ def main(config: DictConfig) -> None:
     console.print(summary_table(rows, title="Plain decoding and FOCUS on the embedded models"))
     console.print(_explanation(), soft_wrap=True)
     console.print(power_note(rows), soft_wrap=True)
-    example = telling_example(benchmarks[0], records.records, models[0].name)
+    shown = [next(vlm for vlm in models if vlm.name == name) for name in config.shown]
+    example = telling_example(benchmarks[0], records.records, shown[0].name)
     focus = next(d for d in decodings.values() if isinstance(d, Focus))
-    views = [view_branches(vlm, example, focus, settings) for vlm in models]
+    views = [view_branches(vlm, example, focus, settings) for vlm in shown]
     path = Path(config.results) / "figure.png"
     asked = example.question.rpartition(IMAGE_PLACEHOLDER)[2].strip()
     save_figure(branch_figure(f"“{asked}”", views), path)
@@ -140,8 +141,9 @@ def view_branches(
 def _explanation() -> str:
     return (
         "accuracy - plain: paired difference on the same questions. leakage: answers that are true "
-        "of another image. The two models differ in one thing only: shapes-abstaining was taught "
-        'to say "unknown" when the image it is asked about is noise, shapes-answering was not.\n'
+        "of another image. There are two kinds of models: abstaining ones were taught to say "
+        '"unknown" when the image they are asked about is noise, answering ones were not; nothing '
+        "else tells the two of one architecture apart.\n"
         "FOCUS adds up branches of which all but one do not see the asked image: it helps where "
         "those branches abstain, and not where they answer from the image they do see."
     )

@@ -124,13 +124,7 @@ def evaluate_cell(
 
 def answer_example(cell: Cell, example: Example) -> Record:
     """The record of one question, without the labels of its cell."""
-    request = Request(
-        images=example.images,
-        question=example.question,
-        sample_id=f"{cell.benchmark.name}/{example.id}",
-        system=example.system or None,
-        targets=example.targets or None,
-    )
+    request = request_of(cell.benchmark.name, example)
     decoded = cell.decoding.decode(cell.vlm, request, cell.settings, keep_logits="first")
     score = cell.benchmark.score(decoded.text, example.reference)
     return {
@@ -156,6 +150,17 @@ def answer_example(cell: Cell, example: Example) -> Record:
         "prompt_hash": digest([example.question, request.system]),
         "seconds": round(decoded.seconds, 5),
     }
+
+
+def request_of(benchmark: str, example: Example) -> Request:
+    """What a strategy is asked; benchmark and example are the key of every draw."""
+    return Request(
+        images=example.images,
+        question=example.question,
+        sample_id=f"{benchmark}/{example.id}",
+        system=example.system or None,
+        targets=example.targets or None,
+    )
 
 
 def score_fields(score: Score) -> Record:

@@ -1,6 +1,6 @@
 """Scores the answers of a finished run again, with any parser, without running a model.
 
-    python -m experiments.rescore folder=results/evaluate/shapes_indexed-... parsers=[words]
+    python -m experiments.rescore folder=results/evaluate/scenes_indexed-... parsers=[words]
 
 The texts are all that a score needs, so two protocols can be compared on one log: what differs is
 how answers are read, and nothing else.

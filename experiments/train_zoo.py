@@ -1,8 +1,9 @@
-"""Train an embedded model: `python -m experiments.train_zoo zoo=shapes-abstaining`.
+"""Train an embedded model: `python -m experiments.train_zoo zoo=abstaining`.
 
 Prints progress with the time left, writes a checkpoint every few hundred steps, and continues from
 it when started again; started after the end it does nothing. Models whose recipes begin alike share
-the stages that they have in common. Set `WANDB_MODE=online` to follow the run in W&B.
+the stages that they have in common. Loss and skill curves go to W&B, which writes them to disk;
+`WANDB_MODE=online` sends them as well.
 """
 
 from __future__ import annotations
@@ -22,8 +23,11 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from tqdm import tqdm
 
-from focus.zoo.card import export, is_exported
-from focus.zoo.training import Recipe, Report, train
+from focus.models.loading import usable_device
+from focus.zoo.bank import build_bank
+from focus.zoo.card import by_category, export, is_exported, worlds_of
+from focus.zoo.skills import by_skill, skill_curves
+from focus.zoo.training import Inspect, Recipe, Report, State, train
 
 log = logging.getLogger(__name__)
 
@@ -38,10 +42,17 @@ def main(config: DictConfig) -> None:
         log.info("%s is already trained with this recipe: %s", name, folder)
         log.info("to train it once more elsewhere: output=<folder> checkpoints=<folder>")
         return
-    with _reporting(config, recipe) as report:
-        state = train(recipe, Path(config.checkpoints), report=report, save_every=config.save_every)
+    with _reporting(config, recipe) as (report, inspect):
+        state = train(
+            recipe,
+            Path(config.checkpoints),
+            report=report,
+            inspect=inspect,
+            save_every=config.save_every,
+            device=str(usable_device(config.device)),
+        )
     log.info("trained for %.1f minutes; measuring", state.seconds / 60)
-    card = export(
+    record = export(
         state,
         recipe,
         folder,
@@ -50,25 +61,29 @@ def main(config: DictConfig) -> None:
         size=config.evaluation_size,
         command=f"python -m experiments.train_zoo {shlex.join(sys.argv[1:])}".strip(),
     )
-    for row, result in card["results"].items():
-        log.info("%-60s %.3f  n=%d", row, result["accuracy"], result["n"])
+    for cell in record["results"]["cells"]:
+        for category, accuracy, interval, total in by_category(cell):
+            label = f"{cell['world']}, {cell['kind']}, {cell['num_images']} images, {category}"
+            log.info("%-50s %-6s %.3f %s n=%d", label, cell["decoding"], accuracy, interval, total)
 
 
 @contextmanager
-def _reporting(config: DictConfig, recipe: Recipe) -> Iterator[Report]:
-    """Progress bar over all steps that are left, and a W&B run (disabled unless asked for)."""
+def _reporting(config: DictConfig, recipe: Recipe) -> Iterator[tuple[Report, Inspect | None]]:
+    """Progress bar over all steps that are left, and a W&B run, on disk unless asked otherwise."""
     resolved = OmegaConf.to_container(config, resolve=True)
-    mode = os.environ.get("WANDB_MODE", "disabled")
     total = sum(stage.steps for stage in recipe.stages)
     ends, end = {}, 0
     for stage in recipe.stages:
         ends[stage.name], end = end, end + stage.steps
     bar: tqdm | None = None
+    counts = dict.fromkeys(worlds_of(recipe), 5)
+    dev = build_bank(counts, seed=recipe.seed, split="dev", noise_images=200)
     with wandb.init(
         project=config.wandb_project,
         name=config.zoo.name,
         config=resolved,  # type: ignore[arg-type]
-        mode=mode,  # type: ignore[arg-type]
+        mode=os.environ.get("WANDB_MODE", "offline"),  # type: ignore[arg-type]
+        dir=config.checkpoints,
     ) as run:
 
         def report(stage: str, step: int, loss: float, learning_rate: float) -> None:
@@ -81,8 +96,13 @@ def _reporting(config: DictConfig, recipe: Recipe) -> Iterator[Report]:
                 bar.set_postfix(stage=stage, loss=f"{loss:.3f}", refresh=False)
                 run.log({"loss": loss, "learning_rate": learning_rate}, step=position)
 
+        def inspect(stage: str, state: State) -> None:
+            curves = skill_curves(state.model, state.frontend, dev, size=config.curve_size)
+            tqdm.write(f"dev, {stage} {state.step}: {by_skill(curves)}")
+            run.log({f"dev/{k}": v for k, v in curves.items()}, step=ends[stage] + state.step)
+
         try:
-            yield report
+            yield report, inspect if config.curve_size else None
         finally:
             if bar is not None:
                 bar.close()

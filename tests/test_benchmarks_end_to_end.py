@@ -15,17 +15,16 @@ from hydra.core.global_hydra import GlobalHydra
 
 from experiments.evaluate import main
 from focus.benchmarks.longbench_tasks import TASKS
-from focus.benchmarks.registry import BENCHMARKS, parsers_of
+from focus.benchmarks.registry import BENCHMARKS, EMBEDDED, parsers_of
 from focus.scoring import Reference
 
 datasets.disable_progress_bars()
 
 QUIET = ("hydra/job_logging=disabled", "hydra/hydra_logging=disabled")
-SHAPES = ("shapes_single", "shapes_indexed", "shapes_matching")
-CASES = [(name, "") for name in SHAPES] + [
+CASES = [(name, "") for name in EMBEDDED] + [
     (name, protocol)
     for name in BENCHMARKS
-    if name not in SHAPES
+    if name not in EMBEDDED
     for protocol in ("official", "strict")
 ]
 
@@ -77,7 +76,7 @@ def write_vinoground(folder: Path) -> None:
 
 
 def settings_of(name: str, protocol: str, root: Path) -> list[str]:
-    if name in SHAPES:
+    if name in EMBEDDED:
         return []
     found = [f"protocol={protocol}", f"path={root / name}", "part=all"]
     if name == "vinoground":
@@ -127,7 +126,7 @@ def test_loggers_are_told_of_the_plain_cells(tmp_path):
     call(
         main,
         *("model=tiny_internvl", "settings.max_new_tokens=1", "limit=2", "threads=1"),
-        *("benchmark=shapes_matching", f"results={tmp_path}", "orders=2", "noise_seeds=2"),
+        *("benchmark=scenes_matching", f"results={tmp_path}", "orders=2", "noise_seeds=2"),
         *("logger=csv", f"logger.path={path}"),
         folder=tmp_path,
     )

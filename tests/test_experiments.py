@@ -22,7 +22,7 @@ def evaluated(tmp_path_factory):
     overrides = [*TINY, f"results={folder}", "limit=4", f"hydra.run.dir={folder}/hydra"]
     finished = run("experiments.evaluate", *overrides)
     assert finished.returncode == 0, finished.stderr
-    (cell,) = folder.glob("shapes_indexed-*")
+    (cell,) = folder.glob("scenes_indexed-*")
     return finished, cell, overrides
 
 
@@ -69,7 +69,7 @@ def test_an_interrupted_run_ends_as_an_uninterrupted_one(evaluated):
         (["+decoding.alfa=1", *TINY], "did you mean 'alpha'"),
         (["decoding.alpha=nan", *TINY], "alpha=nan is not accepted"),
         (["decoding/noise=gausian"], "imagenet_uniform"),
-        (["benchmark=winnoground"], "shapes_indexed"),
+        (["benchmark=winnoground"], "scenes_indexed"),
     ],
 )
 def test_wrong_settings_fail_with_what_is_accepted(arguments, expected, tmp_path):

@@ -21,10 +21,10 @@ ROOT = Path(__file__).resolve().parent.parent
 COMMON = ("model=tiny_internvl", "settings.max_new_tokens=2", "threads=1")
 RUNS = {
     # settings, number of records: each question under plain decoding and FOCUS
-    "shapes_indexed": (("benchmark=shapes_indexed", "limit=30"), 2 * 30),
+    "scenes_indexed": (("benchmark=scenes_indexed", "limit=30"), 2 * 30),
     # and both again in the second order, and FOCUS under a second seed
-    "shapes_matching": (
-        ("benchmark=shapes_matching", "limit=12", "orders=2", "noise_seeds=2"),
+    "scenes_matching": (
+        ("benchmark=scenes_matching", "limit=12", "orders=2", "noise_seeds=2"),
         5 * 12,
     ),
 }
@@ -36,7 +36,7 @@ def command(overrides: tuple[str, ...], results: Path) -> list[str]:
 
 
 def records_of(results: Path) -> Path:
-    (path,) = results.glob("shapes_*/records.jsonl")
+    (path,) = results.glob("scenes_*/records.jsonl")
     return path
 
 
@@ -53,7 +53,7 @@ def kill_after(count: int, arguments: list[str], results: Path) -> None:
         deadline = time.monotonic() + 120
         while not any(
             path.read_bytes().count(b"\n") >= count
-            for path in results.glob("shapes_*/records.jsonl")
+            for path in results.glob("scenes_*/records.jsonl")
         ):
             assert process.poll() is None, "the run ended before it could be killed"
             assert time.monotonic() < deadline
@@ -80,7 +80,7 @@ def test_kill_restart_and_finish(tmp_path, name):
     assert "sessions" not in json.loads((path.parent / "run.json").read_text())
     assert not (path.parent / "summary.json").exists()
 
-    if name == "shapes_matching":  # in a process of its own, as a user would
+    if name == "scenes_matching":  # in a process of its own, as a user would
         finished = subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True, timeout=120)
         assert finished.returncode == 0, finished.stderr
     else:

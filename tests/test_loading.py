@@ -106,15 +106,15 @@ def test_a_smallest_size_above_the_largest_is_refused(saved):
 class TestEmbedded:
     def test_unknown_names_list_the_known_ones(self, monkeypatch, saved, tmp_path):
         weights = tmp_path / "weights"
-        shutil.copytree(saved, weights / "shapes-tiny")
+        shutil.copytree(saved, weights / "zoo-tiny")
         (weights / "no-model").mkdir()
         monkeypatch.setattr(loading.resources, "files", lambda package: tmp_path)
-        assert embedded_names() == ("shapes-tiny",)
-        with pytest.raises(UnknownNameError, match=r"did you mean 'shapes-tiny'\?"):
-            focus.load("embedded:shape-tiny")
-        vlm = focus.load("embedded:shapes-tiny")
-        assert vlm.name == "shapes-tiny"
-        with pytest.raises(CheckpointUnavailableError, match="need no download: shapes-tiny"):
+        assert embedded_names() == ("zoo-tiny",)
+        with pytest.raises(UnknownNameError, match=r"did you mean 'zoo-tiny'\?"):
+            focus.load("embedded:zoo-tin")
+        vlm = focus.load("embedded:zoo-tiny")
+        assert vlm.name == "zoo-tiny"
+        with pytest.raises(CheckpointUnavailableError, match="need no download: zoo-tiny"):
             focus.load(tmp_path)
 
 

@@ -121,7 +121,7 @@ def test_plain_and_focus_are_told_apart_and_families_adjusted(demo):
     assert source == str(folder)
     models = {record["model"] for record in records}
     assert {(r["benchmark"], r["model"]) for r in rows} == {
-        (b, m) for b in ("shapes_indexed", "shapes_matching") for m in models
+        (b, m) for b in ("scenes_indexed", "scenes_matching") for m in models
     }
     for row in rows:
         cell = (row["benchmark"], row["model"])
@@ -145,9 +145,9 @@ def test_the_command_prints_and_writes_what_is_there_and_what_is_not(
     printed = capsys.readouterr().out
     assert "not run: weights not here" in printed
     assert "not run: data not here" in printed
-    assert "shapes_matching" in printed
+    assert "scenes_matching" in printed
     frame = pd.read_csv(results / "table.csv")
-    main = frame[~frame["benchmark"].str.startswith("shapes")]
+    main = frame[~frame["benchmark"].str.startswith("scenes")]
     assert set(main["benchmark"]) == {"winoground", "vismin", "mantis_eval", "muirbench"}
     assert len(main) == 6 * (3 + 3 + 1 + 1) + 2 * 3  # the grid; two cells of a model beside it
     assert main.loc[main["status"] != "run", "reason"].notna().all()
@@ -244,7 +244,7 @@ def test_published_numbers_stand_beside_their_own_cell_only():
 def test_plain_decoding_alone_has_no_difference():
     """A run without FOCUS still fills its own columns."""
     records = [r for r in read_records(ROOT / "docs/demo/records.jsonl")
-               if (r["benchmark"], r["decoding"]) == ("shapes_indexed", "vanilla")]  # fmt: skip
+               if (r["benchmark"], r["decoding"]) == ("scenes_indexed", "vanilla")]  # fmt: skip
     first = [r for r in records if r["model"] == records[0]["model"]]
     (line,) = table_lines(cell_rows(first))
     assert line[-3:] == ("-", "-", "-")

@@ -133,7 +133,7 @@ def test_the_command_on_a_real_log(tmp_path):
         f"results={tmp_path}",
         folder=tmp_path,
     )
-    (cell,) = tmp_path.glob("shapes_indexed-*")
+    (cell,) = tmp_path.glob("scenes_indexed-*")
     before = (cell / "records.jsonl").read_bytes()
     command = [sys.executable, "-m", "experiments.rescore", f"folder={cell}"]
     finished = subprocess.run(

@@ -17,14 +17,15 @@ from fixtures_benchmarks import FIXTURES, MANTIS, MUIRBENCH, Fixture, colour_of,
 from analysis.tables import summarise
 from experiments.evaluation import Cell, variants
 from focus.benchmarks import AbstractBenchmark, Example
+from focus.benchmarks.embedded import IndexedQuestion, MinimalPair, SingleImage
 from focus.benchmarks.muirbench import MuirBench
 from focus.benchmarks.prompting import rotation, turned
 from focus.benchmarks.registry import BENCHMARKS
-from focus.benchmarks.shapes import IndexedQuestion, MinimalPair, SingleImage
-from focus.decoding import Focus, GenerationSettings, Vanilla
+from focus.decoding import Focus, GenerationSettings, Vanilla, Vcd
 from focus.errors import InvalidValueError
 from focus.models import VisionLanguageModel
 from focus.noise import NoiseConfig
+from focus.zoo.worlds import WORLDS
 
 datasets.disable_progress_bars()
 
@@ -41,7 +42,7 @@ BEFORE = {
     ("mantis_eval", "strict"): "71911a82d93771de",
     ("muirbench", "official"): "fb65a5d07dd0358c",
     ("muirbench", "strict"): "9ed9ca6da142fe35",
-    ("shapes_matching", ""): "745c094720e88941",
+    ("scenes_matching", ""): "4d700649e760994f",
 }
 
 
@@ -108,8 +109,8 @@ def test_the_first_order_is_what_it_was(folders, name, protocol):
 
 def test_the_first_order_of_the_embedded_pairs_is_what_it_was():
     pairs = MinimalPair(size=6, direction="both")
-    assert fingerprint(list(pairs)) == BEFORE["shapes_matching", ""]
-    assert fingerprint(list(pairs.reordered(1).reordered(0))) == BEFORE["shapes_matching", ""]
+    assert fingerprint(list(pairs)) == BEFORE["scenes_matching", ""]
+    assert fingerprint(list(pairs.reordered(1).reordered(0))) == BEFORE["scenes_matching", ""]
 
 
 def check_orders(orders: list[list[Example]]) -> None:
@@ -262,7 +263,7 @@ def test_embedded_pairs():
             texts = [re.search(r"A (.*) B (.*)", e.question).groups() for e in examples]
             assert texts[1] == texts[0][::-1]
             truth = first.truths[0]
-            right = f"{truth['color']} {truth['shape']} {truth['place']}"
+            right = " ".join(truth[name] for name in ("color", "shape", "place", "count"))
             assert [t[p] for t, p in zip(texts, places, strict=True)] == [right] * 2
             assert (np.asarray(first.images[0]) == np.asarray(second.images[0])).all()
 
@@ -331,7 +332,8 @@ def one_order(name: str) -> AbstractBenchmark:
 
 def test_every_benchmark_with_orders_is_tested_here():
     several = {name for name, cls in BENCHMARKS.items() if cls.orders > 1}
-    assert several == {*SWAPPED, "vinoground", "shapes_matching"}
+    embedded = {f"{world}_{kind}" for world in WORLDS for kind in ("matching", "probe")}
+    assert several == {*SWAPPED, "vinoground", *embedded}
 
 
 def test_variants_of_a_cell(vlm: VisionLanguageModel):
@@ -348,6 +350,8 @@ def test_variants_of_a_cell(vlm: VisionLanguageModel):
         (0, None),
         (1, None),
     ]
+    vcd = Cell(vlm, SingleImage(size=2), Vcd(seed=4), GenerationSettings(), "vcd")
+    assert [c.decoding.seed for c in variants(vcd, orders=1, noise_seeds=2)] == [4, 5]
     single = Cell(vlm, SingleImage(size=2), Vanilla(), GenerationSettings(), "vanilla")
     assert len(variants(single, orders=4, noise_seeds=1)) == 1
 

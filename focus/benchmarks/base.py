@@ -34,7 +34,7 @@ class Example:
         group: examples with the same group are scored together (both captions of a minimal pair).
         cluster: examples with the same cluster share images and are not independent.
         category: the row of the per-category table this example counts for.
-        truths: per image, its ground truth by attribute.
+        truths: per image, or per clip where several images form one, its ground truth by attribute.
         metadata: anything else worth recording, and all that parsers need; JSON-serialisable.
         system: system prompt; empty for none.
         permutation: where a benchmark was reordered, the original index of what now stands at each
@@ -82,14 +82,20 @@ class AbstractBenchmark(ABC):
 
     Attributes:
         name: how records and tables call it.
+        split: part of the data that it serves.
         protocol: which of `parsers` is its own.
         orders: in how many orders its options (or images) can be asked. A model that chooses by
             position changes its answer with the order; the original order is 0.
     """
 
-    name: ClassVar[str]
+    split: str = "test"
     protocol: str = "words"
     orders: ClassVar[int] = 1
+
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """A constant of the class, or made of the settings that tables must tell apart."""
 
     @abstractmethod
     def __len__(self) -> int:

@@ -79,6 +79,7 @@ class AbstractHubBenchmark(AbstractBenchmark):
     max_items: int | None = None
     order: int = 0
 
+    name: ClassVar[str]
     source: ClassVar[DataSource]
     #: Fields that `_identity` and `_keeps` read; none of them an image.
     index_fields: ClassVar[tuple[str, ...]]

@@ -6,25 +6,31 @@ from collections.abc import Mapping
 
 from focus.benchmarks.base import AbstractBenchmark
 from focus.benchmarks.blink import BLINK
+from focus.benchmarks.embedded import KINDS, AbstractEmbedded
+from focus.benchmarks.hub import AbstractHubBenchmark
 from focus.benchmarks.mantis_eval import MantisEval
 from focus.benchmarks.mirb import MIRB
 from focus.benchmarks.mmlongbench import MMLongBench
 from focus.benchmarks.muirbench import MuirBench
 from focus.benchmarks.nlvr2 import NLVR2
-from focus.benchmarks.shapes import IndexedQuestion, MinimalPair, SingleImage
 from focus.benchmarks.vinoground import Vinoground
 from focus.benchmarks.vismin import VisMin
 from focus.benchmarks.winoground import Winoground
 from focus.errors import UnknownNameError
 from focus.scoring import Scorer
+from focus.zoo.worlds import WORLDS
 
+_HUB: tuple[type[AbstractHubBenchmark], ...] = (
+    *(Winoground, VisMin, MantisEval, MuirBench),
+    *(Vinoground, MIRB, BLINK, NLVR2, MMLongBench),
+)
+#: The benchmarks that need no data: one of each kind for each world.
+EMBEDDED: dict[str, type[AbstractEmbedded]] = {
+    f"{world}_{kind}": benchmark for world in WORLDS for kind, benchmark in KINDS.items()
+}
 BENCHMARKS: dict[str, type[AbstractBenchmark]] = {
-    benchmark.name: benchmark
-    for benchmark in (
-        *(SingleImage, IndexedQuestion, MinimalPair),
-        *(Winoground, VisMin, MantisEval, MuirBench),
-        *(Vinoground, MIRB, BLINK, NLVR2, MMLongBench),
-    )
+    **EMBEDDED,
+    **{benchmark.name: benchmark for benchmark in _HUB},
 }
 
 

@@ -88,7 +88,7 @@ class Checkpoint:
         location, revision = self.source, self.revision
         if location.startswith(EMBEDDED_PREFIX):
             location, revision = str(embedded_path(location.removeprefix(EMBEDDED_PREFIX))), None
-        device = _usable_device(self.device)
+        device = usable_device(self.device)
         try:
             config = AutoConfig.from_pretrained(location, revision=revision)
         except (OSError, ValueError) as error:  # ValueError: not a repository id, no model type
@@ -143,7 +143,12 @@ class Checkpoint:
         )
 
 
-def _usable_device(name: str) -> torch.device:
+def usable_device(name: str) -> torch.device:
+    """Device of that name; ``auto`` is CUDA where there is one, else the CPU.
+
+    Raises:
+        InvalidValueError: no such device here.
+    """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:

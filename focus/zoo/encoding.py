@@ -1,46 +1,62 @@
-"""Token ids of a training question, without the tokenizer.
+"""Token ids of a training question, without the processor.
 
-The processor takes about as long for a batch as the model does. Questions of the embedded world
+The processor takes about as long for a batch as the model does. Questions of the embedded worlds
 are words between single spaces, so a table is enough; a test holds it to the processor's ids.
 """
 
 from __future__ import annotations
 
-from functools import lru_cache
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from PIL import Image
+from transformers import ProcessorMixin
 
 from focus.benchmarks.base import IMAGE_PLACEHOLDER
-from focus.zoo.mixture import Item
-from focus.zoo.vocabulary import (
-    ASSISTANT,
-    END,
-    IMAGE_CONTEXT,
-    IMAGE_END,
-    IMAGE_START,
-    USER,
-    token_ids,
-)
-
-_IDS = token_ids()
+from focus.models.base import AbstractFamily
+from focus.zoo.vocabulary import ASSISTANT, END, USER
+from focus.zoo.worlds.base import SIZE
 
 
-def encode_item(item: Item, tokens_per_image: int) -> tuple[list[int], list[int]]:
-    """Prompt ids as the chat template gives them, and answer ids with the end token."""
-    return encode_prompt(item.question, tokens_per_image), encode_answer(item.answer)
+@dataclass(frozen=True)
+class Encoder:
+    """Turns questions and answers into ids.
+
+    Args:
+        ids: of every token.
+        image: ids that stand for one image.
+    """
+
+    ids: Mapping[str, int]
+    image: tuple[int, ...]
+
+    def prompt(self, question: str) -> list[int]:
+        """Ids of one user turn and the mark that opens the answer."""
+        ids = [self.ids[USER]]
+        for word in question.split():
+            ids += self.image if word == IMAGE_PLACEHOLDER else (self.ids[word],)
+        return [*ids, self.ids[ASSISTANT]]
+
+    def answer(self, answer: str) -> list[int]:
+        """Ids of an answer and the end token."""
+        return [*(self.ids[word] for word in answer.split()), self.ids[END]]
 
 
-def encode_prompt(question: str, tokens_per_image: int) -> list[int]:
-    """Ids of one user turn and the mark that opens the answer."""
-    ids = [_IDS[USER]]
-    for word in question.split():
-        ids += _image(tokens_per_image) if word == IMAGE_PLACEHOLDER else (_IDS[word],)
-    return [*ids, _IDS[ASSISTANT]]
+def build_encoder(processor: ProcessorMixin, family: AbstractFamily) -> Encoder:
+    """Encoder of the models that use `processor`.
+
+    Args:
+        processor: of an embedded model.
+        family: of the same model; says what an image looks like in a prompt.
+    """
+    tokenizer = processor.tokenizer
+    blank = family.image_inputs(processor, Image.new("RGB", (SIZE, SIZE)))
+    shown = _opened(processor, blank.placeholder)
+    return Encoder(tokenizer.get_vocab(), tuple(tokenizer.encode(shown, add_special_tokens=False)))
 
 
-def encode_answer(answer: str) -> list[int]:
-    """Ids of an answer and the end token."""
-    return [*(_IDS[word] for word in answer.split()), _IDS[END]]
-
-
-@lru_cache
-def _image(tokens: int) -> tuple[int, ...]:
-    return (_IDS[IMAGE_START], *[_IDS[IMAGE_CONTEXT]] * tokens, _IDS[IMAGE_END])
+def _opened(processor: ProcessorMixin, placeholder: str) -> str:
+    """What the chat template writes for an image, with its one token replaced by all of them."""
+    messages = [{"role": "user", "content": [{"type": "image"}]}]
+    text = processor.apply_chat_template(messages, tokenize=False)
+    return text.removeprefix(USER).strip().replace(processor.image_token, placeholder)

@@ -12,7 +12,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,19 +20,20 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, ProcessorMixin
 
 from focus.errors import InvalidValueError
-from focus.models.internvl import InternVLImageProcessor
 from focus.randomness import generator
-from focus.zoo.bank import ImageBank, build_bank, normalised
-from focus.zoo.build import Architecture, build_model, build_processor
-from focus.zoo.encoding import encode_item
+from focus.zoo.architectures import Architecture, architecture_of
+from focus.zoo.bank import ImageBank, build_bank
+from focus.zoo.forward import Frontend
 from focus.zoo.mixture import Item, Mixture, draw_items
 from focus.zoo.questions import UNKNOWN
 
 #: Called after every step with (stage, step in the stage, loss, learning rate).
 Report = Callable[[str, int, float, float], None]
+#: Called at every checkpoint with (stage, run).
+Inspect = Callable[[str, "State"], None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +54,7 @@ class Stage:
     learning_rate: float
     schedule: str = "constant"
     warmup: int = 100
-    mixture: Mixture = field(default_factory=Mixture)
+    mixture: Mixture
 
     def __post_init__(self) -> None:
         if self.steps < 1:
@@ -79,8 +80,11 @@ class Recipe:
         batch_size: questions per step.
         weight_decay: of AdamW, with betas 0.9 and 0.98.
         clip: largest gradient norm.
-        per_truth: training scenes of each of the 96 truths.
+        per_truth: training views of each truth, by world.
+        learning_rate_scale: factor of every stage's learning rate; architectures differ in how
+            much they stand.
         noise_images: noise images in the bank.
+        corrupted: share of the views with mild noise, see `focus.zoo.bank.corrupt`.
         bfloat16: run the model in bfloat16 autocast; weights and optimiser stay in float32.
     """
 
@@ -90,8 +94,10 @@ class Recipe:
     batch_size: int = 64
     weight_decay: float = 0.01
     clip: float = 1.0
-    per_truth: int = 100
+    per_truth: Mapping[str, int]
+    learning_rate_scale: float = 1.0
     noise_images: int = 2000
+    corrupted: float = 0.05
     bfloat16: bool = True
 
     def key(self, num_stages: int) -> str:
@@ -108,6 +114,8 @@ class State:
     """A training run between two steps."""
 
     model: PreTrainedModel
+    processor: ProcessorMixin
+    frontend: Frontend
     optimizer: torch.optim.Optimizer
     step: int = 0
     seconds: float = 0.0
@@ -116,21 +124,28 @@ class State:
 
 
 def train(
-    recipe: Recipe, folder: Path, *, report: Report | None = None, save_every: int = 250
+    recipe: Recipe,
+    folder: Path,
+    *,
+    report: Report | None = None,
+    inspect: Inspect | None = None,
+    save_every: int = 250,
+    device: str = "cpu",
 ) -> State:
     """Trains through all stages, continuing from whatever `folder` already holds.
 
     Args:
-        recipe: decides the weights; with equal recipes and thread counts, equal bits.
+        recipe: decides the weights; with equal recipes, devices and thread counts, equal bits.
         folder: receives one checkpoint per stage, named by `Recipe.key`.
         report: called after every step.
+        inspect: called with the run after every checkpoint.
         save_every: steps between checkpoints.
+        device: where to train.
 
     Returns:
         The finished run; its model is in float32.
     """
-    processor = build_processor(recipe.architecture)
-    state = _new_state(recipe)
+    state = _new_state(recipe, device)
     bank: ImageBank | None = None
     for number, stage in enumerate(recipe.stages, start=1):
         path = folder / f"{stage.name}-{recipe.key(number)}.pt"
@@ -140,10 +155,21 @@ def train(
             state.step = 0
         if state.step < stage.steps:
             bank = bank or build_bank(
-                seed=recipe.seed, per_truth=recipe.per_truth, noise_images=recipe.noise_images
+                recipe.per_truth,
+                seed=recipe.seed,
+                noise_images=recipe.noise_images,
+                corrupted=recipe.corrupted,
+                progress=report is not None,
             )
             run_stage(
-                state, stage, recipe, bank, processor, path, report=report, save_every=save_every
+                state,
+                stage,
+                recipe,
+                bank,
+                path,
+                report=report,
+                inspect=inspect,
+                save_every=save_every,
             )
     return state
 
@@ -153,10 +179,10 @@ def run_stage(
     stage: Stage,
     recipe: Recipe,
     bank: ImageBank,
-    processor: InternVLImageProcessor,
     path: Path,
     *,
     report: Report | None = None,
+    inspect: Inspect | None = None,
     save_every: int = 250,
 ) -> None:
     """Runs the steps of a stage that `state` has not done yet, and writes checkpoints to `path`."""
@@ -164,82 +190,77 @@ def run_stage(
         stage.name, {"questions": 0, "images": 0, "noise images": 0, "abstentions": 0, "multi": 0}
     )
     losses = state.losses.setdefault(stage.name, [])
-    state.model.train()
     while state.step < stage.steps:
+        state.model.train()
         began = time.perf_counter()
         rng = generator(recipe.seed, "batch", stage.name, state.step)
         items = draw_items(stage.mixture, bank, rng, size=recipe.batch_size)
         for group in state.optimizer.param_groups:
-            group["lr"] = stage.rate(state.step)
+            group["lr"] = recipe.learning_rate_scale * stage.rate(state.step)
         state.optimizer.zero_grad(set_to_none=True)
-        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=recipe.bfloat16):
-            loss = answer_loss(state.model, items, bank, processor)
+        with torch.autocast(state.model.device.type, dtype=torch.bfloat16, enabled=recipe.bfloat16):
+            loss = answer_loss(state.model, items, bank, state.frontend)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(state.model.parameters(), recipe.clip)
         state.optimizer.step()
         state.step += 1
-        state.seconds += time.perf_counter() - began
         losses.append(round(loss.item(), 5))
+        state.seconds += time.perf_counter() - began
         counts["questions"] += len(items)
         counts["images"] += sum(len(item.images) for item in items)
         counts["noise images"] += sum(item.noise_images for item in items)
         counts["abstentions"] += sum(item.answer == UNKNOWN for item in items)
-        counts["multi"] += sum(len(item.images) > 1 for item in items)
+        counts["multi"] += sum(item.views > 1 for item in items)
         if report:
-            report(stage.name, state.step, losses[-1], stage.rate(state.step - 1))
+            rate = recipe.learning_rate_scale * stage.rate(state.step - 1)
+            report(stage.name, state.step, losses[-1], rate)
         if state.step % save_every == 0 or state.step == stage.steps:
             _save(state, path)
+            if inspect:
+                inspect(stage.name, state)
 
 
 def answer_loss(
-    model: PreTrainedModel,
-    items: Sequence[Item],
-    bank: ImageBank,
-    processor: InternVLImageProcessor,
+    model: PreTrainedModel, items: Sequence[Item], bank: ImageBank, frontend: Frontend
 ) -> Tensor:
     """Mean cross-entropy of the answer tokens, the end token included (scalar)."""
-    # Questions about one image are much shorter; on their own they need much less padding.
-    single = [item for item in items if len(item.images) == 1]
-    several = [item for item in items if len(item.images) > 1]
-    parts = [answer_logits(model, part, bank, processor) for part in (single, several) if part]
+    # Prompts of like length need little padding: those with equal numbers of images.
+    groups: dict[int, list[Item]] = {}
+    for item in items:
+        groups.setdefault(len(item.images), []).append(item)
+    parts = [answer_logits(model, part, bank, frontend) for part in groups.values()]
     logits, labels = (torch.cat(each) for each in zip(*parts, strict=True))
     return F.cross_entropy(logits.float(), labels)
 
 
 def answer_logits(
-    model: PreTrainedModel,
-    items: Sequence[Item],
-    bank: ImageBank,
-    processor: InternVLImageProcessor,
+    model: PreTrainedModel, items: Sequence[Item], bank: ImageBank, frontend: Frontend
 ) -> tuple[Tensor, Tensor]:
     """Logits ``[answer tokens, vocabulary]`` of all answers, and the tokens they should give."""
-    encoded = [encode_item(item, processor.image_seq_length) for item in items]
-    length = max(len(prompt) + len(answer) for prompt, answer in encoded)
-    # Padding on the right needs no mask: with causal attention no answer token can see it.
-    ids = torch.full((len(items), length), processor.tokenizer.pad_token_id)
     rows: list[int] = []
     columns: list[int] = []
     labels: list[int] = []
-    for row, (prompt, answer) in enumerate(encoded):
-        ids[row, : len(prompt) + len(answer)] = torch.tensor(prompt + answer)
+    sequences = []
+    for row, item in enumerate(items):
+        prompt = frontend.encoder.prompt(item.question)
+        answer = frontend.encoder.answer(item.answer)
+        sequences.append(prompt + answer)
         rows += [row] * len(answer)
         columns += range(len(prompt) - 1, len(prompt) + len(answer) - 1)
         labels += answer
     pixels = bank.pixels[[image for item in items for image in item.images]]
-    hidden = model.model(
-        input_ids=ids,
-        pixel_values=normalised(pixels, processor.image_processor),
-        use_cache=False,
-    ).last_hidden_state  # [batch, length, hidden]
-    return model.lm_head(hidden[rows, columns]), torch.tensor(labels)
+    hidden = frontend.hidden_states(model, sequences, pixels)
+    return model.lm_head(hidden[rows, columns]), torch.tensor(labels, device=model.device)
 
 
-def _new_state(recipe: Recipe) -> State:
-    model = build_model(recipe.architecture, seed=recipe.seed)
+def _new_state(recipe: Recipe, device: str) -> State:
+    architecture = architecture_of(recipe.architecture)
+    model = architecture.build(recipe.architecture, seed=recipe.seed).to(device)
+    processor = architecture.processor(recipe.architecture)
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=0.0, betas=(0.9, 0.98), weight_decay=recipe.weight_decay
     )
-    return State(model, optimizer)
+    return State(model, processor, Frontend.of(model, processor), optimizer)
 
 
 def _save(state: State, path: Path) -> None:
@@ -259,7 +280,7 @@ def _save(state: State, path: Path) -> None:
 
 
 def _restore(state: State, path: Path) -> None:
-    content = torch.load(path, weights_only=True)
+    content = torch.load(path, weights_only=True, map_location=state.model.device)
     state.model.load_state_dict(content["model"])
     state.optimizer.load_state_dict(content["optimizer"])
     state.step, state.seconds = content["step"], content["seconds"]

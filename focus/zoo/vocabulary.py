@@ -2,47 +2,55 @@
 
 from __future__ import annotations
 
+import re
+
 from tokenizers import AddedToken, Tokenizer, normalizers, pre_tokenizers
 from tokenizers.models import WordLevel
 from transformers import PreTrainedTokenizerFast
 
-from focus.zoo.questions import LETTERS, ORDINALS, UNKNOWN
-from focus.zoo.world import ATTRIBUTES
+from focus.zoo.questions import LETTERS, NUMBERS, ORDINALS, UNKNOWN
+from focus.zoo.worlds import WORLDS
 
 PAD, UNK, END = "<|pad|>", "<|unk|>", "<|end|>"
 USER, ASSISTANT = "<|user|>", "<|assistant|>"
-IMAGE_START, IMAGE_END = "<img>", "</img>"
-IMAGE_CONTEXT, VIDEO = "<IMG_CONTEXT>", "<video>"
+IMAGE_START, IMAGE_END = "<|vision_start|>", "<|vision_end|>"
+IMAGE, VIDEO = "<|image_pad|>", "<|video_pad|>"
 
-SPECIAL = (PAD, UNK, END, USER, ASSISTANT, IMAGE_START, IMAGE_END, IMAGE_CONTEXT, VIDEO)
+SPECIAL = (PAD, UNK, END, USER, ASSISTANT, IMAGE_START, IMAGE_END, IMAGE, VIDEO)
 _FRAME = (
-    "image what is the in , . ? : or which shows a at object describe caption right yes no images"
-)
-#: Lower-case words, in the order of their ids (after the special tokens and the letters).
-WORDS = tuple(
-    dict.fromkeys(
-        [
-            *_FRAME.split(),
-            *ORDINALS,
-            UNKNOWN,
-            *ATTRIBUTES,
-            *(value for values in ATTRIBUTES.values() for value in values),
-        ]
-    )
+    "image video what is the in , . ? : or which shows at object describe caption right yes no "
+    "same all different how many"
 )
 
-CHAT_TEMPLATE = (
-    "{% for message in messages %}"
-    "{{ '<|user|> ' if message['role'] == 'user' else '<|assistant|> ' }}"
-    "{% if message['content'] is string %}{{ message['content'] + ' ' }}{% else %}"
-    "{% for item in message['content'] %}"
-    "{% if item['type'] == 'image' %}{{ '<IMG_CONTEXT> ' }}"
-    "{% elif item['type'] == 'text' %}{{ item['text'] + ' ' }}{% endif %}"
-    "{% endfor %}{% endif %}"
-    "{% if message['role'] != 'user' %}{{ '<|end|> ' }}{% endif %}"
-    "{% endfor %}"
-    "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
-)
+
+def _words() -> tuple[str, ...]:
+    """Lower-case words of every question and answer, in the order of their ids."""
+    words = [*_FRAME.split(), *ORDINALS, *NUMBERS, UNKNOWN]
+    for world in WORLDS.values():
+        words += world.attributes
+        words += (value for values in world.attributes.values() for value in values)
+        # Every caption has the same frame around its values.
+        words += re.findall(r"\w+|[^\w\s]", world.caption(world.truths[0]))
+    return tuple(dict.fromkeys(words))
+
+
+WORDS = _words()
+
+
+def chat_template(image: str) -> str:
+    """Template that shows every image as `image` and parts every word by a space."""
+    return (
+        "{% for message in messages %}"
+        "{{ '<|user|> ' if message['role'] == 'user' else '<|assistant|> ' }}"
+        "{% if message['content'] is string %}{{ message['content'] + ' ' }}{% else %}"
+        "{% for item in message['content'] %}"
+        "{% if item['type'] == 'image' %}{{ '" + image + " ' }}"
+        "{% elif item['type'] == 'text' %}{{ item['text'] + ' ' }}{% endif %}"
+        "{% endfor %}{% endif %}"
+        "{% if message['role'] != 'user' %}{{ '<|end|> ' }}{% endif %}"
+        "{% endfor %}"
+        "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
+    )
 
 
 def token_ids() -> dict[str, int]:
@@ -50,11 +58,14 @@ def token_ids() -> dict[str, int]:
     return {token: i for i, token in enumerate((*SPECIAL, *LETTERS, *WORDS))}
 
 
-def build_tokenizer() -> PreTrainedTokenizerFast:
-    """Tokenizer that knows exactly the words of the embedded world.
+def build_tokenizer(**roles: str) -> PreTrainedTokenizerFast:
+    """Tokenizer that knows exactly the words of the embedded worlds.
 
     Upper-case letters that stand alone are option letters and keep their case; every other word
     is lower-cased, so that the option "A" and the article "a" remain two tokens.
+
+    Args:
+        roles: special tokens by the name under which a processor looks for them.
     """
     tokenizer = Tokenizer(WordLevel(token_ids(), unk_token=UNK))
     tokenizer.normalizer = normalizers.Lowercase()
@@ -67,12 +78,7 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
         unk_token=UNK,
         eos_token=END,
         padding_side="left",
-        model_max_length=512,
+        model_max_length=1024,
         clean_up_tokenization_spaces=False,
-        extra_special_tokens={
-            "start_image_token": IMAGE_START,
-            "end_image_token": IMAGE_END,
-            "context_image_token": IMAGE_CONTEXT,
-            "video_token": VIDEO,
-        },
+        extra_special_tokens=roles,
     )
