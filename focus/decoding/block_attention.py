@@ -18,24 +18,24 @@ from typing import Any, ClassVar, final
 
 import torch
 from torch import nn
+from torch.utils.hooks import RemovableHandle
 
-from focus.decoding.base import AbstractDecoding, Decoded, GenerationSettings, Request
+from focus.decoding.base import Request
 from focus.decoding.interventions import (
+    AbstractIntervention,
     Layers,
     checked_layers,
     chosen_attentions,
     clean_prompt,
     different_images,
     explicit_mask,
-    removed_afterwards,
 )
-from focus.decoding.vanilla import Vanilla
 from focus.models.loading import VisionLanguageModel
 
 
 @final
 @dataclass(frozen=True)
-class BlockAttention(AbstractDecoding):
+class BlockAttention(AbstractIntervention):
     """Tokens of one image do not attend to tokens of another image.
 
     Cost: as plain decoding, N image encodings; the prefill needs an explicit mask, with which
@@ -57,25 +57,18 @@ class BlockAttention(AbstractDecoding):
     def __post_init__(self) -> None:
         object.__setattr__(self, "layers", checked_layers(self.layers))
 
-    def decode(
-        self,
-        vlm: VisionLanguageModel,
-        request: Request,
-        settings: GenerationSettings,
-        *,
-        keep_logits: str = "none",
-        **generate_kwargs: Any,
-    ) -> Decoded:
-        with removed_afterwards() as handles:
-            if len(request.images) > 1 and self.layers:
-                attentions = chosen_attentions(vlm, self.layers)
-                blocked = different_images(clean_prompt(vlm, request))
-                hook = _MaskOut(blocked)
-                for attention in attentions:
-                    handles.append(attention.register_forward_pre_hook(hook, with_kwargs=True))
-            return Vanilla().decode(
-                vlm, request, settings, keep_logits=keep_logits, **generate_kwargs
-            )
+    @property
+    def active(self) -> bool:
+        return bool(self.layers)
+
+    def install(
+        self, vlm: VisionLanguageModel, request: Request, handles: list[RemovableHandle]
+    ) -> None:
+        attentions = chosen_attentions(vlm, self.layers)
+        blocked = different_images(clean_prompt(vlm, request))
+        hook = _MaskOut(blocked)
+        for attention in attentions:
+            handles.append(attention.register_forward_pre_hook(hook, with_kwargs=True))
 
 
 @dataclass(frozen=True)

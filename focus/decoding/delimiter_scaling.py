@@ -22,16 +22,16 @@ from typing import Any, ClassVar, final
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
-from focus.decoding.base import AbstractDecoding, Decoded, GenerationSettings, Request
+from focus.decoding.base import Request
 from focus.decoding.interventions import (
+    AbstractIntervention,
     Layers,
     checked_layers,
     chosen_layers,
     clean_prompt,
-    removed_afterwards,
 )
-from focus.decoding.vanilla import Vanilla
 from focus.errors import InvalidValueError, PromptError
 from focus.models.loading import VisionLanguageModel
 from focus.prompts import Prompt
@@ -39,7 +39,7 @@ from focus.prompts import Prompt
 
 @final
 @dataclass(frozen=True)
-class DelimiterScaling(AbstractDecoding):
+class DelimiterScaling(AbstractIntervention):
     """Delimiter token scaling (arXiv 2602.01984).
 
     Cost: that of plain decoding, N image encodings.
@@ -64,26 +64,19 @@ class DelimiterScaling(AbstractDecoding):
             raise InvalidValueError("factor", self.factor, "finite and above 0")
         object.__setattr__(self, "layers", checked_layers(self.layers))
 
-    def decode(
-        self,
-        vlm: VisionLanguageModel,
-        request: Request,
-        settings: GenerationSettings,
-        *,
-        keep_logits: str = "none",
-        **generate_kwargs: Any,
-    ) -> Decoded:
-        with removed_afterwards() as handles:
-            if len(request.images) > 1 and self.factor != 1 and self.layers:
-                layers = chosen_layers(vlm, self.layers)
-                prompt = clean_prompt(vlm, request)
-                length = prompt.input_ids.shape[1]
-                hook = _Scale(delimiter_positions(vlm, prompt), length, self.factor)
-                for layer in layers:
-                    handles.append(layer.register_forward_hook(hook))
-            return Vanilla().decode(
-                vlm, request, settings, keep_logits=keep_logits, **generate_kwargs
-            )
+    @property
+    def active(self) -> bool:
+        return self.factor != 1 and bool(self.layers)
+
+    def install(
+        self, vlm: VisionLanguageModel, request: Request, handles: list[RemovableHandle]
+    ) -> None:
+        layers = chosen_layers(vlm, self.layers)
+        prompt = clean_prompt(vlm, request)
+        length = prompt.input_ids.shape[1]
+        hook = _Scale(delimiter_positions(vlm, prompt), length, self.factor)
+        for layer in layers:
+            handles.append(layer.register_forward_hook(hook))
 
 
 def delimiter_positions(vlm: VisionLanguageModel, prompt: Prompt) -> Tensor:

@@ -13,15 +13,18 @@ The time of the first is no cost of the method, and `Decoded.seconds` leaves it 
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from focus.decoding.base import Request
+from focus.decoding.base import AbstractDecoding, Decoded, GenerationSettings, Request
 from focus.decoding.rows import clean_rows, prepare
+from focus.decoding.vanilla import Vanilla
 from focus.errors import InvalidValueError
 from focus.models.loading import VisionLanguageModel
 from focus.prompts import Prompt
@@ -31,6 +34,37 @@ Layers = str | Sequence[int]
 
 #: Attention implementations that take any mask; the flash kernels ignore masks like ours.
 MASKABLE = ("eager", "sdpa")
+
+
+class AbstractIntervention(AbstractDecoding):
+    """Plain decoding with hooks in place while it runs; one image has nothing to intervene in."""
+
+    @property
+    @abstractmethod
+    def active(self) -> bool:
+        """Whether the settings change anything."""
+
+    @abstractmethod
+    def install(
+        self, vlm: VisionLanguageModel, request: Request, handles: list[RemovableHandle]
+    ) -> None:
+        """Registers the hooks for one request and appends their handles."""
+
+    def decode(
+        self,
+        vlm: VisionLanguageModel,
+        request: Request,
+        settings: GenerationSettings,
+        *,
+        keep_logits: str = "none",
+        **generate_kwargs: Any,
+    ) -> Decoded:
+        with removed_afterwards() as handles:
+            if len(request.images) > 1 and self.active:
+                self.install(vlm, request, handles)
+            return Vanilla().decode(
+                vlm, request, settings, keep_logits=keep_logits, **generate_kwargs
+            )
 
 
 def checked_layers(layers: object) -> Layers:

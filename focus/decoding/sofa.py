@@ -23,23 +23,23 @@ from typing import Any, ClassVar, final
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
-from focus.decoding.base import AbstractDecoding, Decoded, GenerationSettings, Request
+from focus.decoding.base import Request
 from focus.decoding.interventions import (
+    AbstractIntervention,
     chosen_attentions,
     clean_prompt,
     different_images,
     explicit_mask,
-    removed_afterwards,
 )
-from focus.decoding.vanilla import Vanilla
 from focus.errors import InvalidValueError
 from focus.models.loading import VisionLanguageModel
 
 
 @final
 @dataclass(frozen=True)
-class Sofa(AbstractDecoding):
+class Sofa(AbstractIntervention):
     """SoFA (arXiv 2503.13792).
 
     Cost: the attention of every second layer runs twice in the prefill; N image encodings and
@@ -66,25 +66,18 @@ class Sofa(AbstractDecoding):
         if type(self.every) is not int or self.every < 1:
             raise InvalidValueError("every", self.every, "a positive integer")
 
-    def decode(
-        self,
-        vlm: VisionLanguageModel,
-        request: Request,
-        settings: GenerationSettings,
-        *,
-        keep_logits: str = "none",
-        **generate_kwargs: Any,
-    ) -> Decoded:
-        with removed_afterwards() as handles:
-            if len(request.images) > 1 and self.s > 0:
-                attentions = chosen_attentions(vlm, "all")[:: self.every]
-                apart = different_images(clean_prompt(vlm, request))
-                hook = _Soften(apart.triu(), self.s)
-                for attention in attentions:
-                    handles.append(attention.register_forward_hook(hook, with_kwargs=True))
-            return Vanilla().decode(
-                vlm, request, settings, keep_logits=keep_logits, **generate_kwargs
-            )
+    @property
+    def active(self) -> bool:
+        return self.s > 0
+
+    def install(
+        self, vlm: VisionLanguageModel, request: Request, handles: list[RemovableHandle]
+    ) -> None:
+        attentions = chosen_attentions(vlm, "all")[:: self.every]
+        apart = different_images(clean_prompt(vlm, request))
+        hook = _Soften(apart.triu(), self.s)
+        for attention in attentions:
+            handles.append(attention.register_forward_hook(hook, with_kwargs=True))
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,10 @@ view is a function of its truth and of its key, and the split is part of the key
 
 from __future__ import annotations
 
+import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import ClassVar, TypeVar
 
 import numpy as np
@@ -38,10 +40,13 @@ class AbstractWorld(ABC):
     frames: ClassVar[int] = 1
     noun: ClassVar[str] = "image"
 
-    @property
-    @abstractmethod
+    @cached_property
     def truths(self) -> tuple[Truth, ...]:
-        """Every truth that a view of this world can show, in a fixed order."""
+        """Every truth that a view of this world can show: all combinations, in a fixed order."""
+        return tuple(
+            dict(zip(self.attributes, values, strict=True))
+            for values in itertools.product(*self.attributes.values())
+        )
 
     @abstractmethod
     def view(

@@ -6,8 +6,6 @@ and the colours the other way round, which makes the temporal minimal pairs of V
 
 from __future__ import annotations
 
-import itertools
-from functools import cached_property
 from typing import ClassVar, final
 
 import numpy as np
@@ -46,13 +44,6 @@ class Clips(AbstractWorld):
     }
     frames = 8
     noun = "video"
-
-    @cached_property
-    def truths(self) -> tuple[Truth, ...]:
-        return tuple(
-            dict(zip(self.attributes, values, strict=True))
-            for values in itertools.product(*self.attributes.values())
-        )
 
     def caption(self, truth: Truth) -> str:
         """Telegraphic, with punctuation as words of its own.

@@ -6,8 +6,7 @@ handwritten digits) are split scan by scan, so a model is tested on handwriting 
 
 from __future__ import annotations
 
-import itertools
-from functools import cache, cached_property
+from functools import cache
 from typing import ClassVar, final
 
 import numpy as np
@@ -34,13 +33,6 @@ class Digits(AbstractWorld):
         "digit": _WORDS,
         "color": ("red", "green", "blue", "purple"),
     }
-
-    @cached_property
-    def truths(self) -> tuple[Truth, ...]:
-        return tuple(
-            dict(zip(self.attributes, values, strict=True))
-            for values in itertools.product(*self.attributes.values())
-        )
 
     def caption(self, truth: Truth) -> str:
         """Colour before digit, as one says it.

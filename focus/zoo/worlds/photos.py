@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cache
 from typing import ClassVar, final
 
 import numpy as np
@@ -79,13 +79,6 @@ class Photos(AbstractWorld):
         "subject": tuple(_PHOTOS),
         "light": tuple(_LIGHT),
     }
-
-    @cached_property
-    def truths(self) -> tuple[Truth, ...]:
-        return tuple(
-            dict(zip(self.attributes, values, strict=True))
-            for values in itertools.product(*self.attributes.values())
-        )
 
     def caption(self, truth: Truth) -> str:
         """Light before subject.

@@ -6,8 +6,6 @@ The four attributes are the four kinds of minimal change in VisMin: attribute (c
 
 from __future__ import annotations
 
-import itertools
-from functools import cached_property
 from typing import ClassVar, final
 
 import numpy as np
@@ -43,13 +41,6 @@ class Scenes(AbstractWorld):
         "place": tuple(_CENTERS),
         "count": tuple(_COUNTS),
     }
-
-    @cached_property
-    def truths(self) -> tuple[Truth, ...]:
-        return tuple(
-            dict(zip(self.attributes, values, strict=True))
-            for values in itertools.product(*self.attributes.values())
-        )
 
     def caption(self, truth: Truth) -> str:
         """Telegraphic, so that every value is one word.

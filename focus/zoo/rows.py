@@ -1,0 +1,128 @@
+"""First-token logits of every row of a strategy, for many questions in one pass.
+
+The embedded models answer in one token, so whatever only combines the logits of rows (aggregation,
+contrast, reading, temperature) is a function of what is collected here. Rows and noise are those of
+the strategies themselves, `Focus.plan` and `focus.decoding.rows.render`: equal keys, equal pixels.
+A test holds the logits to `Focus.decode`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import numpy as np
+from PIL import Image
+from torch import Tensor
+
+from focus.branches import BranchPlan, Content
+from focus.decoding import Focus, Request, Vcd
+from focus.decoding.rows import render
+from focus.decoding.single_image import kept_images, without_others
+from focus.errors import InvalidValueError
+from focus.models import VisionLanguageModel
+from focus.zoo.evaluation import first_logits
+from focus.zoo.forward import Frontend
+
+Tint = Literal["none", "own", "target"]
+TINTS: tuple[str, ...] = get_args(Tint)
+
+
+@dataclass(frozen=True)
+class RowLogits:
+    """First-token logits of the rows of FOCUS.
+
+    Args:
+        reference: ``[questions, vocabulary]``.
+        branches: ``[branch, questions, vocabulary]``, as `focus.aggregation` takes them.
+    """
+
+    reference: Tensor
+    branches: Tensor
+
+
+def plain_logits(vlm: VisionLanguageModel, requests: Sequence[Request]) -> Tensor:
+    """``[questions, vocabulary]`` with all images clean: plain decoding."""
+    return _logits(vlm, [(request.question, request.images) for request in requests])
+
+
+def row_logits(
+    vlm: VisionLanguageModel, requests: Sequence[Request], strategy: Focus, *, tint: Tint = "none"
+) -> RowLogits:
+    """Logits of the reference and of every branch.
+
+    Args:
+        vlm: an embedded model.
+        requests: all with the same number of rows under `strategy`.
+        strategy: says which rows there are and which noise masks them; how it combines them is of
+            no account.
+        tint: gives all noise the colour of the image it stands for (``own``), or of the first image
+            that the question names (``target``); ``none`` leaves it as the method draws it.
+
+    Raises:
+        InvalidValueError: unequal numbers of rows, an unknown tint, or no named image to take the
+            colour of.
+    """
+    if tint not in TINTS:
+        raise InvalidValueError("tint", tint, f"one of {', '.join(TINTS)}")
+    plans = [strategy.plan(request) for request in requests]
+    numbers = {len(plan.rows) for plan in plans}
+    if len(numbers) != 1:
+        raise InvalidValueError("rows per question", sorted(numbers), "one number for all")
+    rows = []
+    for request, plan in zip(requests, plans, strict=True):
+        shown = _rendered(plan, request, strategy, tint)
+        rows += [(request.question, [shown[content] for content in row]) for row in plan.rows]
+    logits = _logits(vlm, rows).unflatten(0, (len(requests), -1)).movedim(1, 0)
+    return RowLogits(reference=logits[0], branches=logits[1:])
+
+
+def vcd_logits(vlm: VisionLanguageModel, requests: Sequence[Request], strategy: Vcd) -> Tensor:
+    """``[questions, vocabulary]`` of the row whose images are diffused."""
+    rows = [(request.question, strategy.diffused_images(vlm, request)) for request in requests]
+    return _logits(vlm, rows)
+
+
+def single_logits(vlm: VisionLanguageModel, requests: Sequence[Request]) -> Tensor:
+    """``[questions, vocabulary]`` where all images but the named ones are removed.
+
+    Raises:
+        InvalidValueError: a request with several images names none.
+    """
+    alone = [without_others(request, kept_images(request)) for request in requests]
+    return plain_logits(vlm, alone)
+
+
+def coloured_like(noise: Image.Image, image: Image.Image) -> Image.Image:
+    """`noise`, shifted to the mean colour of the most colourful tenth of the pixels of `image`.
+
+    The noise keeps its grain and tells nothing but that colour.
+    """
+    pixels = np.asarray(image, dtype=np.float64).reshape(-1, 3)
+    saturation = np.ptp(pixels, axis=1)
+    vivid = pixels[np.argsort(-saturation, kind="stable")[: max(1, len(pixels) // 10)]]
+    grain = np.asarray(noise, dtype=np.float64)
+    shifted = grain - grain.mean(axis=(0, 1)) + vivid.mean(axis=0)
+    return Image.fromarray(np.rint(np.clip(shifted, 0, 255)).astype(np.uint8))
+
+
+def _rendered(
+    plan: BranchPlan, request: Request, strategy: Focus, tint: Tint
+) -> dict[Content, Image.Image]:
+    shown = render(plan, request, strategy.noise, per_run=strategy.sharing == "run")
+    if tint == "none":
+        return shown
+    if tint == "target" and not request.targets:
+        raise InvalidValueError("targets", request.targets, "some image for tint='target'")
+    target = kept_images(request)[0] if tint == "target" else None
+    return {
+        content: image
+        if content.kind == "clean"
+        else coloured_like(image, request.images[content.slot if target is None else target])
+        for content, image in shown.items()
+    }
+
+
+def _logits(vlm: VisionLanguageModel, rows: Sequence[tuple[str, Sequence[Image.Image]]]) -> Tensor:
+    return first_logits(vlm.model, Frontend.of(vlm.model, vlm.processor), rows)
