@@ -72,13 +72,16 @@ def test_make_targets_of_the_readme_exist():
 
 
 def test_links_and_figures_exist():
+    headings = {
+        "#" + title.lower().replace(" ", "-") for title in re.findall(r"^## (.*)$", README, re.M)
+    }
     for target in re.findall(r"\]\(([^)h][^)]*)\)", README):
-        assert (ROOT / target).exists(), target
+        assert target in headings or (ROOT / target).exists(), target
 
 
 def test_the_tables_are_what_the_committed_records_say():
     assert with_tables(README) == README
     # Control: another number in a table would be noticed.
-    changed = README.replace("| 0.835 [", "| 0.836 [", 1)
+    changed = re.sub(r"\| 0\.\d{3} \[", "| 0.000 [", README, count=1)
     assert changed != README
     assert with_tables(changed) == README

@@ -169,6 +169,15 @@ def test_training_sees_what_the_processor_gives(built, family):
 
 
 @pytest.mark.parametrize("family", ARCHITECTURES)
+def test_images_stand_between_the_delimiters_of_the_family(built, family):
+    """Strategies that act on delimiters look for those of the real checkpoints."""
+    _, processor, frontend = built(family)
+    opened, closed = FAMILIES[family].delimiters
+    tokens = processor.tokenizer.convert_ids_to_tokens(frontend.encoder.image)
+    assert [tokens[0], tokens[-1]] == ([opened, closed] if opened else [tokens[1]] * 2)
+
+
+@pytest.mark.parametrize("family", ARCHITECTURES)
 def test_training_computes_what_decoding_computes(built, family, tmp_path):
     """The same logits from the training path and from `Vanilla` on the saved and loaded model."""
     model, processor, _ = built(family)

@@ -68,6 +68,8 @@ class Mixture:
             raise InvalidValueError(" + ".join(kinds), total, "at most 1")
         _check_shares("single_shares", self.single_shares, len(SINGLE_SKILLS))
         _check_shares("worlds", tuple(self.worlds.values()), len(self.worlds))
+        for name in self.worlds:
+            world_named(name)
         known = {attribute for world in WORLDS.values() for attribute in world.attributes}
         if set(self.emphasis) - known:
             raise InvalidValueError("emphasis", dict(self.emphasis), f"some of {sorted(known)}")

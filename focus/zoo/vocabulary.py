@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 
 from tokenizers import AddedToken, Tokenizer, normalizers, pre_tokenizers
 from tokenizers.models import WordLevel
@@ -58,19 +59,26 @@ def token_ids() -> dict[str, int]:
     return {token: i for i, token in enumerate((*SPECIAL, *LETTERS, *WORDS))}
 
 
-def build_tokenizer(**roles: str) -> PreTrainedTokenizerFast:
+def build_tokenizer(
+    spelling: Mapping[str, str] | None = None, **roles: str
+) -> PreTrainedTokenizerFast:
     """Tokenizer that knows exactly the words of the embedded worlds.
 
     Upper-case letters that stand alone are option letters and keep their case; every other word
     is lower-cased, so that the option "A" and the article "a" remain two tokens.
 
     Args:
+        spelling: what a family writes for some of the special tokens; their ids stay.
         roles: special tokens by the name under which a processor looks for them.
     """
-    tokenizer = Tokenizer(WordLevel(token_ids(), unk_token=UNK))
+    spelling = spelling or {}
+    ids = {spelling.get(token, token): i for token, i in token_ids().items()}
+    tokenizer = Tokenizer(WordLevel(ids, unk_token=UNK))
     tokenizer.normalizer = normalizers.Lowercase()
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    tokenizer.add_special_tokens([AddedToken(t, normalized=False) for t in SPECIAL])
+    tokenizer.add_special_tokens(
+        [AddedToken(spelling.get(t, t), normalized=False) for t in SPECIAL]
+    )
     tokenizer.add_tokens([AddedToken(x, single_word=True, normalized=False) for x in LETTERS])
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,

@@ -26,6 +26,9 @@ from focus.zoo.vocabulary import (
 )
 from focus.zoo.worlds.base import SIZE
 
+#: As the real checkpoints write them, so that strategies find their delimiters.
+_SPELLING = {IMAGE_START: "<img>", IMAGE_END: "</img>", IMAGE: "<IMG_CONTEXT>"}
+
 
 @final
 class InternVLArchitecture(AbstractArchitecture):
@@ -61,13 +64,14 @@ class InternVLArchitecture(AbstractArchitecture):
                 size={"height": SIZE, "width": SIZE}, crop_to_patches=False
             ),
             tokenizer=build_tokenizer(
-                start_image_token=IMAGE_START,
-                end_image_token=IMAGE_END,
-                context_image_token=IMAGE,
+                _SPELLING,
+                start_image_token=_SPELLING[IMAGE_START],
+                end_image_token=_SPELLING[IMAGE_END],
+                context_image_token=_SPELLING[IMAGE],
                 video_token=VIDEO,
             ),
             image_seq_length=self._tokens(sizes),
-            chat_template=chat_template(IMAGE),
+            chat_template=chat_template(_SPELLING[IMAGE]),
         )
 
     def vision_kwargs(self, model: PreTrainedModel, pixels: Tensor, ids: Tensor) -> dict[str, Any]:

@@ -1,0 +1,99 @@
+"""The ablations: what each part of FOCUS does, on every embedded model and world.
+
+    python -m experiments.ablate experiment=ablation_noise                    (make ablation-noise)
+    python -m experiments.ablate --multirun 'experiment=glob(ablation_*)'     (make ablations)
+
+Each experiment is a grid of cells in ``conf/experiment``. Finished cells are kept and never
+computed twice; the records of an experiment, one line of marks for each setting, model and set of
+questions, are written when all its cells are there. `experiments.ablation_report` makes tables and
+figures of them without a model.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+from transformers.utils.logging import disable_progress_bar
+
+from analysis.ablations import write_records
+from experiments.ablation_blocks import Bench, Block
+from experiments.ablation_cells import LogitStore, Model, load_questions, models_of, rows_grid
+from experiments.ablation_choice import Chooser
+from experiments.ablation_strategies import Decoder, cost_records
+from experiments.config import entry_point, plain
+from experiments.evaluation import make_console, progress_bars, set_threads
+
+
+@entry_point("ablate")
+def main(config: DictConfig) -> None:
+    """Runs the experiment that the configuration describes."""
+    disable_progress_bar()
+    set_threads(config.threads)
+    started = time.perf_counter()
+    console = make_console()
+    settings = plain(config)
+    models = models_of(settings["models"], settings["weights"])
+    with progress_bars(console) as progress:
+        records, computed = run(settings, models, progress)
+    path = Path(config.output) / f"{config.name}.jsonl.gz"
+    write_records(path, records)
+    seconds = time.perf_counter() - started
+    console.print(
+        f"{config.name}: {len(records)} records of {len(models)} models in {seconds:.0f} s, "
+        f"{computed} passes computed, the rest known: {path}",
+        soft_wrap=True,
+    )
+
+
+def run(
+    settings: dict[str, Any], models: list[Model], progress: Any
+) -> tuple[list[dict[str, Any]], int]:
+    """All records of an experiment, and how many batches of logits had to be computed.
+
+    Args:
+        settings: of ``conf/ablate.yaml`` and one file of ``conf/experiment``.
+        models: to ask.
+        progress: bars to show.
+    """
+    root, worlds = Path(settings["results"]), settings["worlds"]
+    store = LogitStore(root / "logits")
+    tuning = Block.of({"questions": settings["tuning"], "split": "dev"})
+    chooser = Chooser(store, tuning.question_sets(worlds, settings["dev_size"]), settings["alphas"])
+    bench = Bench(store, chooser, root / "cells")
+    decoder = Decoder(root / "strategies", chooser, settings["strategy_tuning"], progress)
+    blocks = [Block.of(node) for node in settings["blocks"]]
+    todo = [
+        (block, model, questions)
+        for block in blocks
+        for questions in block.question_sets(worlds, settings["size"])
+        for model in models
+    ]
+    task = progress.add_task(settings["name"], total=len(todo))
+    # A dictionary, since blocks may have lines in common; insertion keeps the order.
+    records: dict[str, dict[str, Any]] = {}
+
+    def add(found: list[dict[str, Any]]) -> None:
+        records.update({repr(sorted(record.items(), key=str)): record for record in found})
+
+    for block, model, questions in todo:
+        add([load_questions(questions).record()])
+        add(bench.plain(block, model, questions))
+        for rows in rows_grid(block.rows):
+            add(bench.cell(block, model, questions, rows))
+        add(decoder.answers(block, model, questions))
+        progress.advance(task)
+    for node in settings["costs"]:
+        block = Block.of({"questions": node["questions"]})
+        for questions in block.question_sets(worlds, node["size"]):
+            for model in models:
+                found = cost_records(model, questions, node["strategies"], repeats=node["repeats"])
+                add(found)
+    add(chooser.records())
+    return list(records.values()), store.computed
+
+
+if __name__ == "__main__":
+    main()

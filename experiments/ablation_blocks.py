@@ -1,0 +1,311 @@
+"""What one experiment of `experiments.ablate` computes: blocks of questions, rows and rules."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from analysis.ablations import PLAIN
+from analysis.answers import MARKS, READINGS, AnswerKey, read, right_probability
+from analysis.rules import RULES, Evidence, agreement, apply_rule, divergence
+from experiments.ablation_cells import (
+    Loaded,
+    LogitStore,
+    Model,
+    Questions,
+    Rows,
+    load_questions,
+    questions_grid,
+)
+from experiments.ablation_choice import Chooser, adaptive_parts, vcd_answer
+from focus.errors import InvalidValueError, UnknownNameError
+from focus.records import digest
+
+CHOSEN = "chosen"
+EXTRAS = ("vcd", "single_image", "adaptive_focus")
+COLLECTIVE = ("counting", "odd", "same", "which")
+#: Part of every key: raise it when a cell's answers would come out otherwise.
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class Block:
+    """A grid of cells; every combination is computed for every model and world.
+
+    Args:
+        questions: grids of `Questions`.
+        rows: grids of `Rows`; empty for the default rows.
+        rules: keys of `analysis.rules.RULES`.
+        alphas: contrast weights, or ``chosen`` on dev for each model, rule and reading.
+        readings: how answers are read.
+        temperatures: besides greedy decoding; the score is then the probability of being right.
+        extras: other strategies that can be read off first tokens, see `EXTRAS`.
+        strategies: strategies that are decoded question by question: their settings to choose from.
+        split: of the questions.
+    """
+
+    questions: tuple[Mapping[str, Any], ...]
+    rows: tuple[Mapping[str, Any], ...] = ()
+    rules: tuple[str, ...] = ("sum",)
+    alphas: str | tuple[float, ...] = CHOSEN
+    readings: tuple[str, ...] = READINGS
+    temperatures: tuple[float, ...] = ()
+    extras: tuple[str, ...] = ()
+    strategies: Mapping[str, Any] = field(default_factory=dict)
+    split: str = "test"
+
+    def __post_init__(self) -> None:
+        for what, names, known in (
+            ("rule", self.rules, RULES),
+            ("reading", self.readings, READINGS),
+            ("extra", self.extras, EXTRAS),
+        ):
+            for name in names:
+                if name not in known:
+                    raise UnknownNameError(what, name, known)
+        if isinstance(self.alphas, str) and self.alphas != CHOSEN:
+            raise InvalidValueError("alphas", self.alphas, f"{CHOSEN!r} or a list of numbers")
+
+    @classmethod
+    def of(cls, node: Mapping[str, Any]) -> Block:
+        """Block of a configuration, lists as tuples.
+
+        Raises:
+            UnknownNameError: a setting that a block does not have.
+        """
+        known = cls.__dataclass_fields__
+        for name in node:
+            if name not in known:
+                raise UnknownNameError("setting of a block", name, known)
+        values: dict[str, Any] = {
+            k: tuple(v) if isinstance(v, list) else v for k, v in node.items()
+        }
+        return cls(**values)
+
+    def question_sets(self, worlds: Sequence[str], size: int) -> list[Questions]:
+        """Every set of questions once."""
+        grids = (questions_grid(g, worlds, split=self.split, size=size) for g in self.questions)
+        return list(dict.fromkeys(itertools.chain.from_iterable(grids)))
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What cells are computed with.
+
+    Args:
+        store: of logits.
+        chooser: of settings.
+        folder: of finished cells.
+    """
+
+    store: LogitStore
+    chooser: Chooser
+    folder: Path
+
+    def cell(
+        self, block: Block, model: Model, questions: Questions, rows: Rows
+    ) -> list[dict[str, Any]]:
+        """Records of one cell, computed once."""
+        weights = {
+            (rule, reading): self.weights(block, model, rule, reading)
+            for rule in block.rules
+            for reading in block.readings
+        }
+        extras = [self._extra_setting(model, name, r) for name in block.extras
+                  for r in block.readings]  # fmt: skip
+        determined = [
+            *(VERSION, model.fingerprint, asdict(questions), asdict(rows)),
+            *([[*key, *value] for key, value in weights.items()], extras),
+            *(block.readings, block.temperatures, block.extras),
+        ]
+        path = self.folder / model.name / f"{questions.key}-{digest(determined)}.json"
+        if path.exists():
+            found: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
+            return found
+        loaded = load_questions(questions)
+        records = list(self._computed(block, model, loaded, rows, weights))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_suffix(".part")
+        partial.write_text(json.dumps(records, ensure_ascii=False), encoding="utf-8")
+        partial.replace(path)
+        return records
+
+    def weights(self, block: Block, model: Model, rule: str, reading: str) -> tuple[float, ...]:
+        """Contrast weights of a rule in a block."""
+        if isinstance(block.alphas, str):
+            return (self.chooser.alpha(model, rule, reading),)
+        return tuple(float(alpha) for alpha in block.alphas)
+
+    def _extra_setting(self, model: Model, name: str, reading: str) -> float | None:
+        if name == "vcd":
+            return self.chooser.vcd(model, reading).alpha
+        if name == "adaptive_focus":
+            return self.chooser.threshold(model, "sum", reading)
+        return None
+
+    def _computed(
+        self,
+        block: Block,
+        model: Model,
+        loaded: Loaded,
+        rows: Rows,
+        weights: Mapping[tuple[str, str], tuple[float, ...]],
+    ) -> Iterator[dict[str, Any]]:
+        questions = loaded.settings
+        evidence = self.store.evidence(model, questions, rows)
+        key = model.key(loaded)
+        common = {**labels(model, loaded), **row_labels(rows)}
+        number = len(evidence.branches)
+        for (rule, reading), alphas in weights.items():
+            if rule == "oracle" and evidence.target is None:
+                continue
+            for alpha in alphas:
+                logits = apply_rule(rule, evidence, alpha)
+                line = {**common, "rule": rule, "alpha": alpha, "reading": reading}
+                yield {**line, "marks": read(logits, key, reading), "rows": number + 1}
+                for temperature in block.temperatures:
+                    yield {**line, **sampled(logits, key, reading, temperature)}
+                    if rule == "sum" and alpha < 1:
+                        matched = temperature / (number * (1 - alpha))
+                        yield {
+                            **labels(model, loaded),
+                            **{"rule": "plain_matched", "alpha": alpha, "reading": reading},
+                            **sampled(evidence.plain, key, reading, matched),
+                            "temperature": temperature,
+                        }
+        if rows == Rows():
+            yield from self._extras(block, model, questions, key)
+        yield from row_records(common, loaded, rows, evidence, key, model.words)
+
+    def plain(self, block: Block, model: Model, questions: Questions) -> list[dict[str, Any]]:
+        """Lines of plain decoding."""
+        logits = self.store.plain(model, questions)
+        loaded = load_questions(questions)
+        key = model.key(loaded)
+        common = {**labels(model, loaded), "rule": PLAIN}
+        lines = []
+        for reading in block.readings:
+            line = {**common, "reading": reading}
+            lines.append({**line, "marks": read(logits, key, reading), "rows": 1})
+            lines += [{**line, **sampled(logits, key, reading, t)} for t in block.temperatures]
+        return lines
+
+    def _extras(
+        self, block: Block, model: Model, questions: Questions, key: AnswerKey
+    ) -> Iterator[dict[str, Any]]:
+        loaded = load_questions(questions)
+        common = labels(model, loaded)
+        for name, reading in itertools.product(block.extras, block.readings):
+            line = {**common, "rule": name, "reading": reading}
+            if name == "vcd":
+                vcd = self.chooser.vcd(model, reading)
+                marks = read(vcd_answer(self.store, model, questions, vcd), key, reading)
+                yield {**line, "alpha": vcd.alpha, "marks": marks, "rows": 2 if vcd.alpha else 1}
+            elif name == "single_image" and loaded.target(Rows()) is not None:
+                marks = read(self.store.single(model, questions), key, reading)
+                yield {**line, "marks": marks, "rows": 1}
+            elif name == "adaptive_focus":
+                yield {**line, **self._adaptive(model, questions, key, reading)}
+
+    def _adaptive(
+        self, model: Model, questions: Questions, key: AnswerKey, reading: str
+    ) -> dict[str, Any]:
+        alpha = self.chooser.alpha(model, "sum", reading)
+        threshold = self.chooser.threshold(model, "sum", reading)
+        evidence = self.store.evidence(model, questions, Rows())
+        margins, _, _ = adaptive_parts(self.store, model, questions, "sum", alpha, reading)
+        both = [read(logits, key, reading)
+                for logits in (evidence.plain, apply_rule("sum", evidence, alpha))]  # fmt: skip
+        unsure = margins < threshold
+        marks = "".join(np.where(unsure, list(both[1]), list(both[0])))
+        branched = len(evidence.branches) + 1
+        always = threshold == float("inf")
+        return {
+            "alpha": alpha,
+            "setting": f"threshold {threshold:g}",
+            "marks": marks,
+            "rows": float(branched if always else 1 + unsure.mean() * branched),
+            "margins": [round(float(m), 4) for m in margins],
+        }
+
+
+def labels(model: Model, loaded: Loaded) -> dict[str, Any]:
+    """Columns of every record about a model and a set of questions."""
+    record = loaded.record()
+    names = ("questions", "world", "kind", "split", "size", "num_images", "similarity", "position")
+    return {"record": "answers", "model": model.name, **{name: record[name] for name in names}}
+
+
+def row_labels(rows: Rows) -> dict[str, Any]:
+    """Columns that say which rows were run."""
+    return asdict(rows)
+
+
+def sampled(logits: Tensor, key: AnswerKey, reading: str, temperature: float) -> dict[str, Any]:
+    """Expected scores at a temperature, in thousandths."""
+    p = right_probability(logits, key, reading, temperature)
+    return {"temperature": temperature, "scores": np.rint(1000 * p).astype(int).tolist()}
+
+
+def row_records(
+    common: Mapping[str, Any],
+    loaded: Loaded,
+    rows: Rows,
+    evidence: Evidence,
+    key: AnswerKey,
+    words: Mapping[int, str],
+) -> Iterator[dict[str, Any]]:
+    """What each kind of row says first, over the whole vocabulary, and how far branches moved.
+
+    Where questions are about all views, apart by right answer: it shows what a branch cannot know.
+    """
+    apart = loaded.settings.kind in COLLECTIVE
+    counts: dict[tuple[str, str | None], Counter[str]] = {}
+    said: dict[tuple[str, str | None], Counter[str]] = {}
+    distance: dict[tuple[str, str | None], list[float]] = {}
+    moved, agreed = divergence(evidence), agreement(evidence)
+    tops = [evidence.plain.argmax(-1), evidence.reference.argmax(-1)]
+    tops += [branch.argmax(-1) for branch in evidence.branches]
+    for q, example in enumerate(loaded.examples):
+        target = rows.target_branch(example)
+        for row, top in enumerate(tops):
+            k = row - 2
+            role = ("plain", "reference")[row] if k < 0 else "branch"
+            if k >= 0 and target is not None:
+                role = "on target" if k == target else "off target"
+            at = (role, example.answer if apart else None)
+            token = int(top[q])
+            count = counts.setdefault(at, Counter())
+            count["total"] += 1
+            count[MARKS[key.code[q, token]]] += 1
+            attribute = example.metadata["attribute"]
+            if role == "off target" and attribute and rows.targets == "units":
+                count["own"] += words[token] == example.truths[k].get(str(attribute))
+            said.setdefault(at, Counter())[words[token]] += 1
+            if k >= 0:
+                distance.setdefault(at, []).append(float(moved[k, q]))
+                count["agreement"] += round(1000 * float(agreed[k, q]))
+    for (role, answer), count in counts.items():
+        total = count["total"]
+        yield {
+            **common,
+            "record": "rows",
+            "role": role,
+            "answer": answer,
+            "total": total,
+            "right": count["+"],
+            "leaked": count["x"],
+            "unknown": count["?"],
+            "own": count["own"],
+            "said": dict(said[role, answer].most_common(5)),
+            "divergence": round(float(np.mean(distance.get((role, answer), [0.0]))), 4),
+            "agreement": round(count["agreement"] / 1000 / total, 4),
+        }

@@ -1,0 +1,427 @@
+"""Ablations end to end on tiny untrained models: the rows are the method's, dev is not test."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from analysis.ablations import PLAIN, of_kind, read_records
+from analysis.answers import CANDIDATES, VOCABULARY, read
+from experiments import ablate
+from experiments.ablation_blocks import Bench, Block
+from experiments.ablation_cells import (
+    LogitStore,
+    Model,
+    Questions,
+    Rows,
+    load_questions,
+    models_of,
+    questions_grid,
+    rows_grid,
+)
+from experiments.ablation_choice import Chooser
+from experiments.ablation_strategies import Decoder, cost_records, mark
+from experiments.config import CONF, compose_config, plain
+from experiments.evaluation import make_console, progress_bars
+from focus.benchmarks.embedded import AbstractEmbedded
+from focus.decoding import GenerationSettings, Vanilla, Vcd
+from focus.decoding.single_image import SingleImage
+from focus.errors import InvalidValueError, UnknownNameError
+from focus.zoo.architectures import ARCHITECTURES, Architecture
+from focus.zoo.rows import coloured_like, plain_logits, row_logits, single_logits, vcd_logits
+
+SIZES = {
+    "hidden": 32,
+    "layers": 2,
+    "heads": 2,
+    "vision_hidden": 32,
+    "vision_layers": 2,
+    "vision_heads": 2,
+    "expansion": 2,
+}
+ONE = GenerationSettings(max_new_tokens=1)
+EXPERIMENTS = sorted(path.stem for path in (CONF / "experiment").glob("ablation_*.yaml"))
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory) -> dict[str, Model]:
+    """An untrained model of every embedded family, as a folder."""
+    root = tmp_path_factory.mktemp("models")
+    found = {}
+    for family, architecture in ARCHITECTURES.items():
+        patch = 10 if family.startswith("llava") else 8
+        sizes = Architecture(**SIZES, family=family, patch=patch)
+        folder = root / family
+        architecture.build(sizes, seed=0).save_pretrained(folder)
+        architecture.processor(sizes).save_pretrained(folder)
+        found[family] = Model(family, folder)
+    return found
+
+
+@pytest.fixture
+def model(models) -> Model:
+    return models["internvl"]
+
+
+SETS = (
+    Questions("scenes", "indexed", "test", 3, num_images=3),
+    Questions("clips", "matching", "test", 2),
+)
+ROWS = (
+    Rows(),
+    Rows(noise="speckle", scale=0.5, seed=4, sharing="branch"),
+    Rows(noise="gaussian", sharing="run", targets="all"),
+)
+
+
+@pytest.mark.parametrize("family", ARCHITECTURES)
+@pytest.mark.parametrize("rows", ROWS, ids=lambda rows: f"{rows.noise}-{rows.sharing}")
+@pytest.mark.parametrize("questions", SETS, ids=lambda questions: questions.key)
+def test_collected_rows_are_those_of_the_method(models, family, rows, questions):
+    vlm, loaded = models[family].vlm, load_questions(questions)
+    asked = loaded.requests(rows)[:2]
+    found = row_logits(vlm, asked, rows.strategy)
+    for q, request in enumerate(asked):
+        decoded = rows.strategy.decode(vlm, request, ONE, keep_logits="first")
+        expected = decoded.branch_logits[0][:, 0]
+        torch.testing.assert_close(found.reference[q], expected[0], rtol=0, atol=5e-5)
+        torch.testing.assert_close(found.branches[:, q], expected[1:], rtol=0, atol=5e-5)
+        spread = (expected[1:] - expected[0]).abs().amax()
+        assert spread > 1e-3  # rows of an untrained model differ by more than the tolerance
+
+
+@pytest.mark.parametrize("family", ARCHITECTURES)
+def test_other_strategies_are_collected_as_they_decode(models, family):
+    vlm = models[family].vlm
+    asked = load_questions(SETS[0]).requests()[:2]
+    collected = {
+        Vanilla(): plain_logits(vlm, asked),
+        SingleImage(): single_logits(vlm, asked),
+        Vcd(): vcd_logits(vlm, asked, Vcd()),
+    }
+    for strategy, logits in collected.items():
+        for q, request in enumerate(asked):
+            decoded = strategy.decode(vlm, request, ONE, keep_logits="first")
+            torch.testing.assert_close(logits[q], decoded.branch_logits[0][0, 0], rtol=0, atol=5e-5)
+
+
+def test_rows_must_be_as_many_for_every_question(model):
+    few = load_questions(SETS[0]).requests(Rows())[:1]
+    many = load_questions(dataclasses.replace(SETS[0], num_images=4)).requests(Rows())[:1]
+    with pytest.raises(InvalidValueError, match="rows per question"):
+        row_logits(model.vlm, [*few, *many], Rows().strategy)
+
+
+def test_tinted_noise_has_the_colour_and_nothing_else():
+    image = Image.new("RGB", (8, 8), (120, 120, 120))
+    image.paste((250, 10, 10), (0, 0, 4, 4))
+    noise = Image.effect_noise((8, 8), 20).convert("RGB")
+    tinted = coloured_like(noise, image)
+    red, green, _ = np.asarray(tinted).mean(axis=(0, 1))
+    assert red > 200
+    assert green < 60
+    # The same picture upside down has the same colour: its shape is not told.
+    assert tinted == coloured_like(noise, image.transpose(Image.Transpose.FLIP_TOP_BOTTOM))
+
+
+def test_tint_changes_the_rows_and_must_be_known(model):
+    asked = load_questions(SETS[0]).requests(Rows(targets="named"))
+    untouched, own, target = (
+        row_logits(model.vlm, asked, Rows(targets="named").strategy, tint=tint).reference
+        for tint in ("none", "own", "target")
+    )
+    assert not torch.allclose(untouched, own)
+    assert not torch.allclose(own, target)
+    with pytest.raises(InvalidValueError, match="tint"):
+        row_logits(model.vlm, asked, Rows().strategy, tint="red")
+
+
+def test_targets_say_which_views_share_a_branch():
+    example = load_questions(Questions("scenes", "indexed", "dev", 4, num_images=4)).examples[2]
+    request = load_questions(Questions("scenes", "indexed", "dev", 4, num_images=4)).requests()[2]
+    units = {t: Rows(targets=t).request(request, example).targets for t in ("units", "pairs")}
+    assert units == {"units": ((0,), (1,), (2,), (3,)), "pairs": ((0, 1), (2, 3))}
+    assert [Rows(targets=t).target_branch(example) for t in ("units", "pairs", "named", "all")] == [
+        *(2, 1, 0, None)
+    ]
+    clip = load_questions(Questions("clips", "indexed", "dev", 2))
+    assert [len(r.targets) for r in clip.requests(Rows())] == [2, 2]
+    assert [len(r.targets) for r in clip.requests(Rows(targets="all"))] == [16, 16]
+    both = load_questions(Questions("scenes", "same", "dev", 2))
+    with pytest.raises(InvalidValueError, match="no image is named"):
+        both.requests(Rows(targets="named"))
+    with pytest.raises(InvalidValueError, match="targets"):
+        Rows(targets="some")
+
+
+def test_grids_leave_out_what_a_world_cannot_ask():
+    grid = {"kind": "indexed", "num_images": [2, 4], "similarity": "each"}
+    found = list(questions_grid(grid, ["scenes", "clips", "digits"], split="dev", size=2))
+    by_world = {w: [(q.num_images, q.similarity) for q in found if q.world == w]
+                for w in ("scenes", "clips", "digits")}  # fmt: skip
+    assert by_world["scenes"] == [(n, s) for n in (2, 4) for s in range(4)]
+    assert {n for n, _ in by_world["clips"]} == {2}  # sixteen frames are all that fit
+    assert by_world["digits"] == [(2, 0), (2, 1), (4, 0), (4, 1)]
+    for questions in found:
+        assert len(questions.benchmark()) == 2
+    with pytest.raises(UnknownNameError, match="noize"):
+        rows_grid([{"noize": "black"}])
+    assert rows_grid([]) == [Rows()]
+
+
+def bench(tmp_path, tuning=(), alphas=(0.0, 0.7)) -> Bench:
+    store = LogitStore(tmp_path / "logits")
+    return Bench(store, Chooser(store, tuning, alphas), tmp_path / "cells")
+
+
+DEV = Questions("scenes", "indexed", "dev", 6)
+BLOCK = Block.of(
+    {"questions": [{"kind": "indexed"}], "rules": ["sum", "anchored"], "temperatures": [0.2],
+     "extras": ["vcd", "single_image", "adaptive_focus"]}
+)  # fmt: skip
+
+
+def test_finished_cells_are_not_computed_again(tmp_path, model, monkeypatch):
+    questions = Questions("scenes", "indexed", "test", 4)
+    first = bench(tmp_path, [DEV])
+    records = first.cell(BLOCK, model, questions, Rows())
+    computed = first.store.computed
+    assert computed > 0
+    again = bench(tmp_path, [DEV])
+    assert again.cell(BLOCK, model, questions, Rows()) == records
+    assert again.store.computed == 0
+    assert not list(tmp_path.rglob("*.part"))
+    # Other weights under the same name are another model.
+    monkeypatch.setattr(Model, "fingerprint", "other")
+    retrained = bench(tmp_path, [DEV])
+    retrained.cell(BLOCK, model, questions, Rows())
+    assert retrained.store.computed == computed
+
+
+def test_an_interrupted_run_goes_on_where_it_stopped(tmp_path, model, monkeypatch):
+    questions = Questions("scenes", "indexed", "test", 4)
+    whole = bench(tmp_path / "whole", [DEV])
+    expected = whole.cell(BLOCK, model, questions, Rows())
+
+    def fail(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("experiments.ablation_blocks.row_records", fail)
+        with pytest.raises(KeyboardInterrupt):
+            bench(tmp_path / "cut", [DEV]).cell(BLOCK, model, questions, Rows())
+    resumed = bench(tmp_path / "cut", [DEV])
+    assert resumed.cell(BLOCK, model, questions, Rows()) == expected
+    assert resumed.store.computed == 0  # every pass was kept; only reading them was left
+
+
+def test_lines_of_a_cell_are_what_the_rules_say(tmp_path, model):
+    questions = Questions("scenes", "indexed", "test", 5)
+    cells = bench(tmp_path, [DEV])
+    records = of_kind(cells.cell(BLOCK, model, questions, Rows()), "answers")
+    (line,) = [r for r in records if r["rule"] == "sum" and r["reading"] == CANDIDATES
+               and "marks" in r]  # fmt: skip
+    vlm, loaded = model.vlm, load_questions(questions)
+    strategy = dataclasses.replace(Rows().strategy, alpha=line["alpha"])
+    logits = torch.stack(
+        [
+            strategy.decode(vlm, request, ONE, keep_logits="first").combined_logits[0][0]
+            for request in loaded.requests(Rows())
+        ]
+    )
+    assert line["marks"] == read(logits, model.key(loaded), CANDIDATES)
+    assert line["rows"] == 3
+    rules = {r["rule"] for r in records}
+    assert rules == {*("sum", "anchored", "plain_matched", "vcd", "single_image", "adaptive_focus")}
+    sampled = [r for r in records if r.get("temperature")]
+    assert {r["rule"] for r in sampled} == {"sum", "anchored", "plain_matched"}
+    assert all(0 <= score <= 1000 for r in sampled for score in r["scores"])
+
+
+def test_adaptive_answers_are_plain_where_it_is_sure(tmp_path, model, monkeypatch):
+    questions = Questions("scenes", "indexed", "test", 6)
+    cells = bench(tmp_path, [DEV])
+    plain_line = {r["reading"]: r for r in cells.plain(BLOCK, model, questions) if "marks" in r}
+    for threshold, rows in ((0.0, 1.0), (float("inf"), 3.0)):
+        monkeypatch.setattr(Chooser, "threshold", lambda *_, t=threshold: t)
+        found = cells.cell(BLOCK, model, questions, Rows())
+        lines = {(r["rule"], r["reading"]): r for r in found if "marks" in r}
+        for reading in (VOCABULARY, CANDIDATES):
+            adaptive = lines["adaptive_focus", reading]
+            other = lines["sum", reading] if threshold else plain_line[reading]
+            assert adaptive["marks"] == other["marks"]
+            assert adaptive["rows"] == rows
+
+
+def test_what_rows_say_is_counted_by_role(tmp_path, model):
+    cells = bench(tmp_path, [DEV])
+    block = Block.of({"questions": [{"kind": "indexed"}], "alphas": [0.3]})
+    found = cells.cell(
+        block, model, Questions("scenes", "indexed", "test", 6, num_images=3), Rows()
+    )
+    totals = {r["role"]: r["total"] for r in of_kind(found, "rows")}
+    assert totals == {"plain": 6, "reference": 6, "on target": 6, "off target": 12}
+    counting = Questions("scenes", "counting", "test", 5)
+    found = of_kind(cells.cell(block, model, counting, Rows()), "rows")
+    assert {r["role"] for r in found} == {"plain", "reference", "branch"}
+    assert {r["answer"] for r in found} == {"zero", "one", "two", "three", "four"}
+
+
+def test_choosing_reads_the_dev_split_alone(tmp_path, model, monkeypatch):
+    """A setting chosen on test would be a leak of the other kind."""
+    read_splits = set()
+    original = AbstractEmbedded.__getitem__
+
+    def spy(self, index):
+        read_splits.add(self.split)
+        return original(self, index)
+
+    monkeypatch.setattr(AbstractEmbedded, "__getitem__", spy)
+    load_questions.cache_clear()
+    tuning = [dataclasses.replace(DEV, size=5), dataclasses.replace(DEV, kind="matching", size=4)]
+    with progress_bars(make_console()) as progress:
+        chooser = Chooser(LogitStore(tmp_path), tuning, (0.0, 0.5))
+        assert chooser.alpha(model, "sum", VOCABULARY) in (0.0, 0.5)
+        assert chooser.alpha(model, "oracle", CANDIDATES) in (0.0, 0.5)
+        assert chooser.vcd(model, CANDIDATES).alpha in (0.0, 0.5)
+        assert chooser.threshold(model, "sum", CANDIDATES) >= 0
+        decoder = Decoder(tmp_path / "s", chooser, 2, progress)
+        assert decoder.chosen(model, "sofa", [{"s": 0.0}, {"s": 1.0}]) in ({"s": 0.0}, {"s": 1.0})
+    assert read_splits == {"dev"}
+    with pytest.raises(InvalidValueError, match="dev"):
+        Chooser(LogitStore(tmp_path), [dataclasses.replace(DEV, split="test")], (0.0,))
+
+
+def test_the_best_setting_on_dev_is_taken(tmp_path, model, monkeypatch):
+    """Planted: one weight makes every answer right."""
+
+    def planted(rule, evidence, alpha):
+        key = model.key(load_questions(DEV))
+        right = torch.from_numpy(key.code == 1).float()
+        return right if alpha == 0.5 else -right
+
+    monkeypatch.setattr("experiments.ablation_choice.apply_rule", planted)
+    chooser = Chooser(LogitStore(tmp_path), [DEV], (0.0, 0.5, 1.0))
+    assert chooser.alpha(model, "sum", VOCABULARY) == 0.5
+    (choice,) = chooser.records()
+    assert choice["chosen"] == 0.5
+    assert choice["dev"] == {"0.0": 0.0, "0.5": 1.0, "1.0": 0.0}
+    assert chooser.threshold(model, "sum", VOCABULARY) > 0  # branching pays
+
+
+def test_decoded_strategies_answer_the_same_questions(tmp_path, model):
+    questions = Questions("scenes", "indexed", "test", 3)
+    block = Block.of(
+        {"questions": [{"kind": "indexed"}],
+         "strategies": {"sofa": [{"s": 0.0}], "block_attention": [{"layers": "all"}]}}
+    )  # fmt: skip
+    chooser = Chooser(LogitStore(tmp_path / "l"), [DEV], (0.0,))
+    with progress_bars(make_console()) as progress:
+        decoder = Decoder(tmp_path / "s", chooser, 2, progress)
+        lines = decoder.answers(block, model, questions)
+    base = {r["reading"]: r for r in bench(tmp_path, [DEV]).plain(block, model, questions)}
+    assert [line["rule"] for line in lines] == ["sofa"] * 2 + ["block_attention"] * 2
+    for line in lines[:2]:  # switched off, it is plain decoding
+        assert line["marks"] == base[line["reading"]]["marks"]
+        assert line["rows"] == 1
+
+
+def test_marks_of_records():
+    record = {"text": " red ", "answer": "blue", "distractors": ["red"], "choice_answer": "blue"}
+    assert mark(record, VOCABULARY) + mark(record, CANDIDATES) == "x+"
+    unknown = record | {"text": "unknown", "choice_answer": ""}
+    assert mark(unknown, VOCABULARY) + mark(unknown, CANDIDATES) == "?-"
+
+
+def test_costs_are_relative_to_plain_decoding(model):
+    found = cost_records(
+        model,
+        Questions("scenes", "indexed", "test", 2),
+        {"focus": {"targets": "named"}, "naive": {"strategy": "focus", "sharing": "branch",
+         "prefill": "naive"}, "single_image": {}},
+        repeats=1,
+    )  # fmt: skip
+    by_rule = {record["rule"]: record for record in found}
+    assert by_rule["plain"]["over_plain"] == 1
+    assert [by_rule[r]["rows"] for r in ("plain", "focus", "naive", "single_image")] == [1, 3, 3, 1]
+    assert [by_rule[r]["encoded"] for r in ("plain", "focus", "naive")] == [2, 4, 6]
+
+
+def test_models_are_found_by_name(models):
+    weights = str(models["internvl"].folder.parent)
+    assert [m.name for m in models_of(None, weights)] == sorted(models)
+    assert [m.name for m in models_of(["internvl"], weights)] == ["internvl"]
+    with pytest.raises(UnknownNameError, match="gpt"):
+        models_of(["gpt"], weights)
+
+
+@pytest.mark.parametrize("wrong", [{"rules": ["median"]}, {"readings": ["x"]}, {"extras": ["x"]}])
+def test_blocks_refuse_what_does_not_exist(wrong):
+    with pytest.raises(UnknownNameError):
+        Block.of({"questions": [], **wrong})
+    with pytest.raises(UnknownNameError, match="did you mean 'rules'"):
+        Block.of({"questions": [], "rulez": []})
+    with pytest.raises(InvalidValueError, match="alphas"):
+        Block.of({"questions": [], "alphas": "best"})
+
+
+TINY = {
+    "size": 2,
+    "dev_size": 2,
+    "strategy_tuning": 1,
+    "alphas": [0.0, 0.7],
+    "worlds": ["scenes", "clips"],
+    "threads": 1,
+}
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_every_experiment_runs(experiment, models, tmp_path_factory):
+    shared = tmp_path_factory.getbasetemp() / "ablations"  # as the commands share their cells
+    settings = plain(compose_config("ablate", [f"experiment={experiment}"]))
+    settings |= {**TINY, "results": str(shared), "output": str(shared / "records")}
+    assert f"ablation_{settings['name']}" == experiment
+    with progress_bars(make_console()) as progress:
+        records, _ = ablate.run(first_of_each(settings), [models["internvl"]], progress)
+        again, computed = ablate.run(first_of_each(settings), [models["internvl"]], progress)
+    lines = of_kind(records, "answers")
+    known = {r["questions"] for r in of_kind(records, "questions")}
+    assert {line["questions"] for line in lines} <= known
+    assert {line["questions"] for line in lines if line["rule"] == PLAIN} == known
+    assert computed == 0 or experiment in ("ablation_strategies",)
+    assert of_kind(again, "answers") == lines
+
+
+def first_of_each(settings: dict) -> dict:
+    """The same experiment with the first two values of every grid."""
+
+    def cut(node: dict) -> dict:
+        return {k: v[:2] if isinstance(v, list) and k != "worlds" else v for k, v in node.items()}
+
+    blocks = [
+        {**block, **{part: [cut(grid) for grid in block[part]]
+                     for part in ("questions", "rows") if part in block}}
+        for block in settings["blocks"]
+    ]  # fmt: skip
+    costs = [{**cost, "size": 1, "repeats": 1} for cost in settings["costs"]]
+    return {**settings, "blocks": blocks, "costs": costs}
+
+
+def test_the_command_writes_its_records(models, tmp_path, capsys, monkeypatch):
+    weights = str(models["internvl"].folder.parent)
+    monkeypatch.setattr(
+        "sys.argv",
+        ["ablate", "experiment=ablation_targets", f"weights={weights}", "models=[internvl]",
+         "size=2", "dev_size=2", "alphas=[0.3]", "worlds=[scenes]", f"results={tmp_path}",
+         f"output={tmp_path}/docs", f"hydra.run.dir={tmp_path}/hydra"],
+    )  # fmt: skip
+    ablate.main()
+    assert "targets.jsonl.gz" in capsys.readouterr().out
+    records = read_records(tmp_path / "docs" / "targets.jsonl.gz")
+    assert {r["targets"] for r in of_kind(records, "answers") if r["rule"] == "sum"} == {
+        *("units", "named", "pairs")
+    }
