@@ -68,6 +68,8 @@ def test_a_hub_model_that_cannot_be_had_says_what_to_do():
 
 def test_make_targets_of_the_readme_exist():
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
+    ablations = (ROOT / "conf" / "experiment").glob("ablation_*.yaml")
+    targets |= {path.stem.replace("_", "-") for path in ablations}
     assert set(re.findall(r"`?make ([a-z-]+)", README)) <= targets
 
 
