@@ -103,10 +103,15 @@ def test_a_card_says_which_skills_are_below_the_bar(name):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_the_card_is_what_the_stored_weights_give(name):
+    """The first questions of every cell, asked again."""
     record = record_of(name)
     recipe = instantiate(composed(name)["recipe"])
-    again = card_module.measure(WEIGHTS / name, card_module.worlds_of(recipe), size=400)
+    again = card_module.measure(WEIGHTS / name, card_module.worlds_of(recipe), size=40)
     for old, new in zip(record["results"]["cells"], again["cells"], strict=True):
-        same = sum(a == b for a, b in zip(old["said"], new["said"], strict=True))
-        # Another kernel may flip a question whose two best answers are all but equal.
-        assert same / len(old["said"]) >= 0.99, (old["world"], old["kind"], old["decoding"])
+        assert [old[key] for key in ("world", "kind", "num_images", "decoding")] == [
+            new[key] for key in ("world", "kind", "num_images", "decoding")
+        ]
+        for reading in ("said", "spoken"):
+            pairs = zip(old[reading], new[reading], strict=False)  # the new ones are fewer
+            # Another kernel may flip a question whose two best answers are all but equal.
+            assert sum(a != b for a, b in pairs) <= 1, (old["world"], old["kind"])
