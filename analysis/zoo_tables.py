@@ -87,7 +87,7 @@ def _introduction(records: Sequence[Mapping[str, Any]]) -> list[str]:
     return [
         "Small models of the real architectures, trained here, measured on worlds with ground "
         "truth. Written by `make zoo-report` from the `training.json` of each model and from "
-        "[ladder.jsonl](ladder.jsonl); nothing is entered by hand. All numbers, those of the "
+        "`ladder.jsonl`; nothing is entered by hand. All numbers, those of the "
         "tables and more, are in [models.csv](models.csv) and [ladder.csv](ladder.csv).",
         "How to read it:",
         "\n".join(
