@@ -5,8 +5,7 @@
 
 Each experiment is a grid of cells in ``conf/experiment``. Finished cells are kept and never
 computed twice; the records of an experiment, one line of marks for each setting, model and set of
-questions, are written when all its cells are there. `experiments.ablation_report` makes tables and
-figures of them without a model.
+questions, are written when all its cells are there.
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import torch
@@ -11,10 +12,10 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from focus.errors import InvalidValueError, UnknownNameError
+from focus.errors import InvalidValueError
 from focus.noise import NOISE_TYPES, noise_image
 from focus.randomness import generator
-from focus.zoo.worlds import WORLDS
+from focus.zoo.worlds import world_of
 from focus.zoo.worlds.base import SIZE, AbstractWorld, Truth
 
 #: Noise that a model sees in training: the published types that hide the image completely.
@@ -83,10 +84,10 @@ def build_bank(
             raise InvalidValueError(name, count, "a positive number of images")
     images: list[Image.Image] = []
     starts = {}
-    total = sum(len(world_named(name).truths) * count for name, count in per_truth.items())
+    total = sum(len(world_of(name).truths) * count for name, count in per_truth.items())
     with tqdm(total=total, desc="drawing", unit="view", disable=not progress) as bar:
         for name, count in per_truth.items():
-            world, starts[name] = world_named(name), len(images)
+            world, starts[name] = world_of(name), len(images)
             for row, truth in enumerate(world.truths):
                 for i in range(count):
                     view = world.view(truth, seed=seed, split=split, index=f"{row}-{i}")
@@ -108,17 +109,6 @@ def corrupt(view: Sequence[Image.Image], rng: np.random.Generator) -> tuple[Imag
     """The same view as a worse camera would have taken it."""
     name = CORRUPTIONS[int(rng.integers(len(CORRUPTIONS)))]
     return tuple(noise_image(name, frame, rng, severity=1) for frame in view)
-
-
-def world_named(name: str) -> AbstractWorld:
-    """World of that name.
-
-    Raises:
-        UnknownNameError: there is none.
-    """
-    if name not in WORLDS:
-        raise UnknownNameError("world", name, WORLDS)
-    return WORLDS[name]
 
 
 def normalised(pixels: np.ndarray, mean: Sequence[float], std: Sequence[float]) -> Tensor:
@@ -145,11 +135,7 @@ def _key(truth: Truth) -> tuple[str, ...]:
     return tuple(truth[attribute] for attribute in sorted(truth))
 
 
-_ROWS: dict[str, dict[tuple[str, ...], int]] = {}
-
-
+@cache
 def _rows(world: AbstractWorld) -> dict[tuple[str, ...], int]:
     """Place of each truth in `world.truths`."""
-    if world.name not in _ROWS:
-        _ROWS[world.name] = {_key(truth): row for row, truth in enumerate(world.truths)}
-    return _ROWS[world.name]
+    return {_key(truth): row for row, truth in enumerate(world.truths)}

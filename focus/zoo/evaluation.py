@@ -20,7 +20,11 @@ from transformers import PreTrainedModel
 
 from focus.benchmarks.base import Example
 from focus.benchmarks.embedded import KINDS, AbstractEmbedded
-from focus.noise import noise_generator, noise_image
+from focus.branches import focus_plan
+from focus.contrast import combine
+from focus.decoding import Request
+from focus.decoding.rows import render
+from focus.noise import NoiseConfig
 from focus.zoo.bank import stack
 from focus.zoo.forward import Frontend
 from focus.zoo.mixture import MAX_FRAMES
@@ -214,24 +218,21 @@ def branch_logits(
         ``[examples, views, vocabulary]`` and ``[examples, vocabulary]``.
     """
     views = len(examples[0].truths)
-    rows: list[tuple[str, tuple[Image.Image, ...]]] = []
+    rows: list[tuple[str, Sequence[Image.Image]]] = []
     for e in examples:
         frames = len(e.images) // views
-        noise = tuple(
-            noise_image(NOISE_NAME, image, noise_generator(seed, e.id, slot, None))
-            for slot, image in enumerate(e.images)
-        )
-        for k in range(views):
-            start, end = k * frames, (k + 1) * frames
-            rows.append((e.question, (*noise[:start], *e.images[start:end], *noise[end:])))
-        rows.append((e.question, noise))
+        units = [tuple(range(k * frames, (k + 1) * frames)) for k in range(views)]
+        plan = focus_plan(len(e.images), targets=units)
+        request = Request(e.images, e.question, e.id)
+        shown = render(plan, request, NoiseConfig(name=NOISE_NAME, seed=seed))
+        rows += [(e.question, [shown[content] for content in row]) for row in plan.rows]
     logits = first_logits(model, frontend, rows).unflatten(0, (len(examples), views + 1))
-    return logits[:, :-1], logits[:, -1]
+    return logits[:, 1:], logits[:, 0]
 
 
 def combined(branches: Tensor, reference: Tensor, alpha: float) -> Tensor:
     """Sum over branches of (branch - alpha * reference): ``[examples, vocabulary]``."""
-    return branches.sum(1) - branches.shape[1] * alpha * reference
+    return combine(branches.movedim(1, 0), reference, alpha=alpha)
 
 
 @torch.no_grad()

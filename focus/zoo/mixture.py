@@ -13,8 +13,8 @@ import numpy as np
 
 from focus.errors import InvalidValueError
 from focus.zoo import questions
-from focus.zoo.bank import ImageBank, world_named
-from focus.zoo.worlds import WORLDS
+from focus.zoo.bank import ImageBank
+from focus.zoo.worlds import WORLDS, world_of
 from focus.zoo.worlds.base import AbstractWorld, Truth, pick, varied
 
 SINGLE_SKILLS = ("name", "yes_no", "letter", "describe", "which_caption")
@@ -69,7 +69,7 @@ class Mixture:
         _check_shares("single_shares", self.single_shares, len(SINGLE_SKILLS))
         _check_shares("worlds", tuple(self.worlds.values()), len(self.worlds))
         for name in self.worlds:
-            world_named(name)
+            world_of(name)
         known = {attribute for world in WORLDS.values() for attribute in world.attributes}
         if set(self.emphasis) - known:
             raise InvalidValueError("emphasis", dict(self.emphasis), f"some of {sorted(known)}")
@@ -290,7 +290,7 @@ _GROUP_QUESTIONS: dict[
 
 def _draw_world(mixture: Mixture, rng: np.random.Generator) -> AbstractWorld:
     names = tuple(mixture.worlds)
-    return world_named(names[int(rng.choice(len(names), p=list(mixture.worlds.values())))])
+    return world_of(names[int(rng.choice(len(names), p=list(mixture.worlds.values())))])
 
 
 def _draw_skill(shares: Mapping[str, float], rng: np.random.Generator) -> str:

@@ -8,9 +8,10 @@ import torch
 from transformers import PreTrainedModel
 
 from focus.randomness import generator
-from focus.zoo.bank import ImageBank, world_named
+from focus.zoo.bank import ImageBank
 from focus.zoo.forward import Frontend
 from focus.zoo.mixture import SINGLE_SKILLS, Item, Mixture, clean_item, masked_item, single_item
+from focus.zoo.worlds import world_of
 
 
 def skill_curves(
@@ -27,7 +28,7 @@ def skill_curves(
     """
     kinds: dict[str, list[Item]] = {}
     for name in bank.starts:
-        world = world_named(name)
+        world = world_of(name)
         rng = generator(seed, "skill curves", name)
         for k, skill in enumerate(SINGLE_SKILLS):
             only = tuple(float(i == k) for i in range(len(SINGLE_SKILLS)))

@@ -109,6 +109,18 @@ class AbstractArchitecture(ABC):
             "pad_token_id": ids[PAD],
         }
 
+    def square_tower(self, sizes: Architecture) -> dict[str, Any]:
+        """Settings that every vision tower for images of one size knows."""
+        return {
+            "hidden_size": sizes.vision_hidden,
+            "num_hidden_layers": sizes.vision_layers,
+            "num_attention_heads": sizes.vision_heads,
+            "intermediate_size": sizes.expansion * sizes.vision_hidden,
+            "image_size": SIZE,
+            "patch_size": sizes.patch,
+            "initializer_range": sizes.initializer_range,
+        }
+
     def check(self, sizes: Architecture) -> None:
         """Raise `InvalidValueError` unless the patches of an image can be merged."""
         if SIZE % (self.merge * sizes.patch):

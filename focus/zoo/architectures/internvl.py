@@ -38,15 +38,7 @@ class InternVLArchitecture(AbstractArchitecture):
 
     def model(self, sizes: Architecture, ids: dict[str, int]) -> PreTrainedModel:
         config = InternVLConfig(
-            vision_config=InternVLVisionConfig(
-                hidden_size=sizes.vision_hidden,
-                num_hidden_layers=sizes.vision_layers,
-                num_attention_heads=sizes.vision_heads,
-                intermediate_size=sizes.expansion * sizes.vision_hidden,
-                image_size=SIZE,
-                patch_size=sizes.patch,
-                initializer_range=sizes.initializer_range,
-            ),
+            vision_config=InternVLVisionConfig(**self.square_tower(sizes)),
             text_config=Qwen3Config(
                 **self.text_config(sizes, ids), head_dim=sizes.hidden // sizes.heads
             ),

@@ -35,16 +35,7 @@ class LlavaOnevisionArchitecture(AbstractArchitecture):
 
     def model(self, sizes: Architecture, ids: dict[str, int]) -> PreTrainedModel:
         config = LlavaOnevisionConfig(
-            vision_config=SiglipVisionConfig(
-                hidden_size=sizes.vision_hidden,
-                num_hidden_layers=sizes.vision_layers,
-                num_attention_heads=sizes.vision_heads,
-                intermediate_size=sizes.expansion * sizes.vision_hidden,
-                image_size=SIZE,
-                patch_size=sizes.patch,
-                initializer_range=sizes.initializer_range,
-                vision_use_head=False,
-            ),
+            vision_config=SiglipVisionConfig(**self.square_tower(sizes), vision_use_head=False),
             text_config=Qwen2Config(**self.text_config(sizes, ids)),
             image_token_id=ids[IMAGE],
             video_token_id=ids[VIDEO],
