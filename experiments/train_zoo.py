@@ -12,7 +12,7 @@ import logging
 import os
 import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -36,7 +36,8 @@ log = logging.getLogger(__name__)
 def main(config: DictConfig) -> None:
     """Trains, measures and exports one model."""
     torch.set_num_threads(config.threads)
-    name, folder = config.zoo.name, Path(config.output) / config.zoo.name
+    name = model_name(config)
+    folder = Path(config.output) / name
     recipe: Recipe = instantiate(config.zoo.recipe)
     if is_exported(recipe, folder):
         log.info("%s is already trained with this recipe: %s", name, folder)
@@ -59,12 +60,27 @@ def main(config: DictConfig) -> None:
         name=name,
         summary=config.zoo.summary,
         size=config.evaluation_size,
-        command=f"python -m experiments.train_zoo {shlex.join(sys.argv[1:])}".strip(),
+        command=command(sys.argv[1:]),
     )
     for cell in record["results"]["cells"]:
         for category, accuracy, interval, total in by_category(cell):
             label = f"{cell['world']}, {cell['kind']}, {cell['num_images']} images, {category}"
             log.info("%-50s %-6s %.3f %s n=%d", label, cell["decoding"], accuracy, interval, total)
+
+
+def model_name(config: DictConfig) -> str:
+    """Name of the model: that of its kind, and the seed where it is not the first."""
+    return str(config.zoo.name) + (f"-seed{config.seed}" if config.seed else "")
+
+
+def command(arguments: Sequence[str]) -> str:
+    """Command that trains the same model; where it is put is no part of that.
+
+    >>> command(["zoo=answering", "output=/tmp/models"])
+    'python -m experiments.train_zoo zoo=answering'
+    """
+    said = [a for a in arguments if a.partition("=")[0] not in ("output", "checkpoints")]
+    return " ".join(["python -m experiments.train_zoo", *map(shlex.quote, said)])
 
 
 @contextmanager
@@ -80,7 +96,7 @@ def _reporting(config: DictConfig, recipe: Recipe) -> Iterator[tuple[Report, Ins
     dev = build_bank(counts, seed=recipe.seed, split="dev", noise_images=200)
     with wandb.init(
         project=config.wandb_project,
-        name=config.zoo.name,
+        name=model_name(config),
         config=resolved,  # type: ignore[arg-type]
         mode=os.environ.get("WANDB_MODE", "offline"),  # type: ignore[arg-type]
         dir=config.checkpoints,
@@ -90,7 +106,7 @@ def _reporting(config: DictConfig, recipe: Recipe) -> Iterator[tuple[Report, Ins
             nonlocal bar
             position = ends[stage] + step
             if bar is None:  # steps done before this start must not count for the time left
-                bar = tqdm(total=total, initial=position - 1, desc=config.zoo.name, unit="step")
+                bar = tqdm(total=total, initial=position - 1, desc=model_name(config), unit="step")
             bar.update()
             if step % 20 == 0:
                 bar.set_postfix(stage=stage, loss=f"{loss:.3f}", refresh=False)
