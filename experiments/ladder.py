@@ -21,7 +21,8 @@ from omegaconf import DictConfig, OmegaConf
 from tqdm import tqdm
 
 from focus.errors import InvalidValueError
-from focus.models.loading import usable_device
+from focus.models import VisionLanguageModel
+from focus.models.loading import family_of, usable_device
 from focus.zoo.evaluation import evaluate
 from focus.zoo.mixture import Mixture
 from focus.zoo.training import Recipe, Stage, train
@@ -93,9 +94,10 @@ def run(rung: Rung, config: DictConfig) -> dict[str, Any]:
     """Trains and measures one rung."""
     recipe = recipe_of(rung, config)
     state = train(recipe, Path(config.checkpoints), device=str(usable_device(config.device)))
+    family = family_of(state.model.config.model_type)
+    vlm = VisionLanguageModel(state.model.float(), state.processor, family, "ladder")
     results = evaluate(
-        state.model.float(),
-        state.frontend,
+        vlm,
         tuple(config.worlds),
         size=config.size,
         most_images=config.most_images,

@@ -14,22 +14,17 @@ from transformers import AutoModelForImageTextToText
 from focus.benchmarks.embedded import IndexedQuestion, MinimalPair, SingleImage
 from focus.decoding import Focus, GenerationSettings, Request, Vanilla
 from focus.errors import InvalidValueError, UnknownNameError
-from focus.models.loading import FAMILIES, Checkpoint
+from focus.models import VisionLanguageModel
+from focus.models.loading import FAMILIES, Checkpoint, family_of
 from focus.prompts import build_prompt, chat_messages
 from focus.randomness import generator
 from focus.zoo import card as card_module
+from focus.zoo import evaluation
 from focus.zoo.architectures import ARCHITECTURES, Architecture, architecture_of
 from focus.zoo.architectures.attention import equal_blocks
 from focus.zoo.architectures.qwen_vl import positions
 from focus.zoo.bank import NOISE_NAMES, build_bank, normalised, stack
-from focus.zoo.evaluation import (
-    Rows,
-    branch_logits,
-    combined,
-    evaluate,
-    plain_logits,
-    what_rows_say,
-)
+from focus.zoo.evaluation import Rows, asked, evaluate, strategy, what_rows_say
 from focus.zoo.forward import Frontend
 from focus.zoo.mixture import (
     SINGLE_SKILLS,
@@ -40,6 +35,7 @@ from focus.zoo.mixture import (
     single_item,
 )
 from focus.zoo.questions import NUMBERS, ORDINALS, UNKNOWN
+from focus.zoo.rows import RowLogits, plain_logits, row_logits
 from focus.zoo.skills import skill_curves
 from focus.zoo.training import Recipe, Stage, State, answer_loss, train
 from focus.zoo.vocabulary import token_ids
@@ -55,6 +51,7 @@ SIZES = {
     "expansion": 2,
 }
 TINY = Architecture(**SIZES)
+CLOSE = {"atol": 1e-4, "rtol": 1e-4}
 SHARES = {"scenes": 0.5, "clips": 0.5}
 MIX = Mixture(
     worlds=SHARES,
@@ -123,6 +120,10 @@ def built():
     return build
 
 
+def as_vlm(model, processor) -> VisionLanguageModel:
+    return VisionLanguageModel(model, processor, family_of(model.config.model_type), "m")
+
+
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory) -> tuple[Path, State]:
     folder = tmp_path_factory.mktemp("zoo")
@@ -184,7 +185,7 @@ def test_training_computes_what_decoding_computes(built, family, tmp_path):
     model.save_pretrained(tmp_path)
     processor.save_pretrained(tmp_path)
     vlm = Checkpoint("m", str(tmp_path), device="cpu").load()
-    frontend = Frontend.of(model, processor)
+    trained = as_vlm(model.eval(), processor)
     for example in (EXAMPLES[0], EXAMPLES[10], EXAMPLES[17]):
         decoded = Vanilla().decode(
             vlm,
@@ -192,14 +193,13 @@ def test_training_computes_what_decoding_computes(built, family, tmp_path):
             GenerationSettings(max_new_tokens=1),
             keep_logits="first",
         )
-        quick = plain_logits(model.eval(), frontend, [example])[0]
+        quick = plain_logits(trained, [asked(example)])[0]
         torch.testing.assert_close(quick, decoded.combined_logits[0][0], atol=1e-4, rtol=1e-4)
 
 
 def test_branches_of_the_report_are_those_of_the_method(exported):
     """The quick evaluation must combine the same rows as `Focus` does."""
     vlm = Checkpoint("m", str(exported[0]), device="cpu").load()
-    frontend = Frontend.of(vlm.model, vlm.processor)
     (example,) = IndexedQuestion(size=1, num_images=3)
     decoded = Focus(alpha=0.7).decode(
         vlm,
@@ -207,10 +207,9 @@ def test_branches_of_the_report_are_those_of_the_method(exported):
         GenerationSettings(max_new_tokens=1),
         keep_logits="first",
     )
-    branches, reference = branch_logits(vlm.model, frontend, [example], seed=0)
-    torch.testing.assert_close(
-        combined(branches, reference, 0.7)[0], decoded.combined_logits[0][0], atol=1e-3, rtol=1e-3
-    )
+    found = row_logits(vlm, [asked(example)], strategy(seed=0))
+    torch.testing.assert_close(found.reference[0], decoded.branch_logits[0][0, 0], **CLOSE)
+    torch.testing.assert_close(found.branches[:, 0], decoded.branch_logits[0][1:, 0], **CLOSE)
 
 
 def test_letters_keep_their_case_and_words_lose_it(built):
@@ -503,34 +502,52 @@ def test_the_card_says_how_much_masking_and_abstention_a_model_saw(exported):
     assert not card_module.is_exported(recipe(seed=4), folder)
 
 
+def test_answers_on_a_card_are_those_of_the_method(exported, monkeypatch):
+    """Marks of the candidate reading against `Focus.decode`, at a weight that changes answers."""
+    vlm = Checkpoint("m", str(exported[0]), device="cpu").load()
+    benchmark = IndexedQuestion(size=12, num_images=3)
+    monkeypatch.setattr(evaluation, "suite", lambda *_: [(benchmark, True)])
+    marks = {
+        alpha: next(
+            cell["said"]
+            for cell in evaluate(vlm, ("scenes",), alpha=alpha)["cells"]
+            if cell["decoding"] == "focus"
+        )
+        for alpha in (0.0, 3.0)
+    }
+    assert marks[0.0] != marks[3.0]
+    for alpha, said in marks.items():
+        method = dataclasses.replace(strategy(seed=0), alpha=alpha)
+        for mark, example in zip(said, benchmark, strict=True):
+            decoded = method.decode(
+                vlm, asked(example), GenerationSettings(max_new_tokens=1), keep_logits="first"
+            )
+            logits = decoded.combined_logits[0][0]
+            choices = [token_ids()[choice] for choice in example.choices]
+            best = example.choices[int(logits[choices].argmax())]
+            assert (mark == "+") == (best == example.answer)
+
+
 def test_branches_hold_one_clean_image_and_the_reference_none(built):
     """Checked on the model itself: a branch must ignore the images that it masks."""
-    model, _, frontend = built("internvl")
+    model, processor, _ = built("internvl")
+    vlm = as_vlm(model.eval(), processor)
     (example,) = IndexedQuestion(size=1, num_images=3)
     other = Image.new("RGB", (32, 32), "red")
     changed = dataclasses.replace(example, images=(other, *example.images[1:]))
-    a, a_reference = branch_logits(model, frontend, [example], seed=0)
-    b, b_reference = branch_logits(model, frontend, [changed], seed=0)
-    assert a.shape == (1, 3, len(token_ids()))
-    assert not torch.equal(a[:, 0], b[:, 0])
-    assert torch.equal(a[:, 1:], b[:, 1:])
-    assert torch.equal(a_reference, b_reference)
+    one, two = (row_logits(vlm, [asked(each)], strategy(seed=0)) for each in (example, changed))
+    assert one.branches.shape == (3, 1, len(token_ids()))
+    assert not torch.equal(one.branches[0], two.branches[0])
+    assert torch.equal(one.branches[1:], two.branches[1:])
+    assert torch.equal(one.reference, two.reference)
     # Scored in batches of another size the same question gives the same logits.
-    more = branch_logits(model, frontend, [changed, example], seed=0)[0][1:]
-    torch.testing.assert_close(more, a, atol=1e-5, rtol=1e-5)
-
-
-def test_the_combination_is_the_published_sum():
-    branches = torch.tensor([[[2.0, 1.0], [0.0, 4.0]]])
-    reference = torch.tensor([[1.0, 2.0]])
-    expected = torch.tensor([[2.0 - 2 * 0.5 * 1.0, 5.0 - 2 * 0.5 * 2.0]])
-    torch.testing.assert_close(combined(branches, reference, 0.5), expected)
+    more = row_logits(vlm, [asked(changed), asked(example)], strategy(seed=0))
+    torch.testing.assert_close(more.branches[:, 1], one.branches[:, 0], atol=1e-5, rtol=1e-5)
 
 
 def test_rows_are_counted_by_what_they_show():
     """Two questions; the rows say, in order: right, clean image's value, unknown."""
-    benchmark = IndexedQuestion(size=2)
-    examples = list(benchmark)
+    examples = list(IndexedQuestion(size=2))
     ids = token_ids()
     words = {i: word for word, i in ids.items()}
     branches = torch.zeros(2, 2, len(ids))
@@ -538,10 +555,10 @@ def test_rows_are_counted_by_what_they_show():
     for n, example in enumerate(examples):
         (target,) = example.targets
         own = example.truths[1 - target][str(example.metadata["attribute"])]
-        branches[n, target, ids[example.answer]] = 1
-        branches[n, 1 - target, ids[own if n == 0 else UNKNOWN]] = 1
+        branches[target, n, ids[example.answer]] = 1
+        branches[1 - target, n, ids[own if n == 0 else UNKNOWN]] = 1
         reference[n, ids[UNKNOWN]] = 1
-    found = what_rows_say(benchmark, examples, branches, reference, words)
+    found = what_rows_say(examples, RowLogits(reference, branches), words)
     assert found == [
         Rows("scenes", 2, "on target", 2, 0, 0, 2),
         Rows("scenes", 2, "off target", 0, 1, 1, 2),
@@ -550,8 +567,8 @@ def test_rows_are_counted_by_what_they_show():
 
 
 def test_every_question_of_the_evaluation_is_marked(built):
-    model, _, frontend = built("internvl")
-    results = evaluate(model, frontend, ("scenes", "clips"), size=4, most_images=3)
+    model, processor, _ = built("internvl")
+    results = evaluate(as_vlm(model, processor), ("scenes", "clips"), size=4, most_images=3)
     kinds = {(cell["world"], cell["kind"], cell["num_images"]) for cell in results["cells"]}
     assert {("scenes", "indexed", 2), ("scenes", "indexed", 3), ("clips", "indexed", 2)} <= kinds
     assert ("clips", "indexed", 3) not in kinds  # 24 frames are more than a prompt takes

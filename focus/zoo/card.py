@@ -18,7 +18,6 @@ from statsmodels.stats.proportion import proportion_confint
 from focus.models.loading import Checkpoint
 from focus.zoo.bank import NOISE_NAMES
 from focus.zoo.evaluation import ALPHA, NOISE_NAME, evaluate
-from focus.zoo.forward import Frontend
 from focus.zoo.training import Recipe, State
 
 RECORD = "training.json"
@@ -82,14 +81,13 @@ def measure(
 ) -> dict[str, Any]:
     """Answers of a saved model, in float32 on the CPU; see `focus.zoo.evaluation.evaluate`."""
     vlm = Checkpoint(folder.name, str(folder), device="cpu").load()
-    frontend = Frontend.of(vlm.model, vlm.processor)
     return {
         "split": split,
         "seed": seed,
         "noise": NOISE_NAME,
         "alpha": ALPHA,
         "scope": "one noise image per slot",
-        **evaluate(vlm.model, frontend, worlds, split=split, size=size, seed=seed),
+        **evaluate(vlm, worlds, split=split, size=size, seed=seed),
     }
 
 

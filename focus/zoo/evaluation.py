@@ -13,22 +13,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import torch
-from PIL import Image
 from torch import Tensor
-from transformers import PreTrainedModel
 
 from focus.benchmarks.base import Example
 from focus.benchmarks.embedded import KINDS, AbstractEmbedded
-from focus.branches import focus_plan
 from focus.contrast import combine
-from focus.decoding import Request
-from focus.decoding.rows import render
+from focus.decoding import Focus, Request
+from focus.models import VisionLanguageModel
 from focus.noise import NoiseConfig
-from focus.zoo.bank import stack
 from focus.zoo.forward import Frontend
 from focus.zoo.mixture import MAX_FRAMES
 from focus.zoo.questions import MAX_IMAGES, UNKNOWN
+from focus.zoo.rows import RowLogits, plain_logits, row_logits
 from focus.zoo.worlds import WORLDS
 
 #: Noise and contrast weight of FOCUS on every card: one for all models, from the range that the dev
@@ -93,8 +89,7 @@ class Rows:
 
 
 def evaluate(
-    model: PreTrainedModel,
-    frontend: Frontend,
+    vlm: VisionLanguageModel,
     worlds: Sequence[str],
     *,
     split: str = "test",
@@ -106,8 +101,7 @@ def evaluate(
     """Everything that a model card says about a model's answers.
 
     Args:
-        model: in float32.
-        frontend: of the model.
+        vlm: an embedded model, in float32.
         worlds: that it was trained on.
         split: of the embedded benchmarks.
         size: questions per cell; pairs where questions come in pairs.
@@ -118,20 +112,22 @@ def evaluate(
     Returns:
         ``cells`` (`Cell`) and ``rows`` (`Rows`), as they stand in a JSON file.
     """
-    words = {i: word for word, i in frontend.encoder.ids.items()}
+    ids = Frontend.of(vlm.model, vlm.processor).encoder.ids
+    words = {i: word for word, i in ids.items()}
     cells: list[Cell] = []
     rows: list[Rows] = []
-    model.eval()
+    vlm.model.eval()
     for benchmark, with_focus in suite(worlds, split, size, seed, most_images):
         examples = list(benchmark)
-        logits = {PLAIN: plain_logits(model, frontend, examples)}
+        requests = [asked(example) for example in examples]
+        logits = {PLAIN: plain_logits(vlm, requests)}
         if with_focus:
-            branches, reference = branch_logits(model, frontend, examples, seed=seed)
-            logits[FOCUS] = combined(branches, reference, alpha)
+            found = row_logits(vlm, requests, strategy(seed))
+            logits[FOCUS] = combine(found.branches, found.reference, alpha=alpha)
             if benchmark.kind == "indexed":
-                rows += what_rows_say(benchmark, examples, branches, reference, words)
+                rows += what_rows_say(examples, found, words)
         for decoding, answers in logits.items():
-            cells.append(_cell(benchmark, examples, decoding, answers, frontend.encoder.ids))
+            cells.append(_cell(benchmark, examples, decoding, answers, ids))
     return {"cells": [asdict(cell) for cell in cells], "rows": [asdict(row) for row in rows]}
 
 
@@ -156,106 +152,53 @@ def suite(
                 yield kinds[kind](size=size, num_images=min(4, most), **common), True
 
 
+def strategy(seed: int) -> Focus:
+    """FOCUS as on every card: one noise image per slot, a branch for each view."""
+    return Focus(noise=NoiseConfig(NOISE_NAME, seed=seed), sharing="sample", targets="named")
+
+
+def asked(example: Example) -> Request:
+    """A question with one target unit for each of its views."""
+    frames = len(example.images) // len(example.truths)
+    starts = range(0, len(example.images), frames)
+    units = tuple(tuple(range(start, start + frames)) for start in starts)
+    return Request(example.images, example.question, example.id, targets=units)
+
+
 def what_rows_say(
-    benchmark: AbstractEmbedded,
-    examples: Sequence[Example],
-    branches: Tensor,
-    reference: Tensor,
-    words: dict[int, str],
+    examples: Sequence[Example], found: RowLogits, words: Mapping[int, str]
 ) -> list[Rows]:
     """Counts of what each kind of row answers to indexed questions.
 
     Args:
-        benchmark: of the examples.
-        examples: indexed questions.
-        branches: ``[examples, views, vocabulary]``.
-        reference: ``[examples, vocabulary]``.
+        examples: indexed questions, with a branch for each view.
+        found: logits of their rows.
         words: by token id.
     """
     counts: dict[str, Counter[str]] = {
         row: Counter() for row in ("on target", "off target", "reference")
     }
-    for example, own_rows, blind in zip(examples, branches, reference, strict=True):
-        asked = _asked(example)
+    for q, example in enumerate(examples):
+        target = _target(example)
         attribute = str(example.metadata["attribute"])
-        for k, logits in enumerate([*own_rows, blind]):
+        number = len(example.truths)
+        for k, logits in enumerate([*found.branches[:, q], found.reference[q]]):
             said = words[int(logits.argmax())]
-            row = "reference" if k == len(own_rows) else "on target" if k == asked else "off target"
+            row = "reference" if k == number else "on target" if k == target else "off target"
             counts[row]["total"] += 1
             counts[row]["right"] += said == example.answer
             counts[row]["unknown"] += said == UNKNOWN
             if row == "off target":
                 counts[row]["own"] += said == example.truths[k][attribute]
-    number = len(examples[0].truths)
     return [
         Rows(
             str(examples[0].metadata["world"]),
-            number,
+            len(examples[0].truths),
             row,
             *(count[key] for key in ("right", "own", "unknown", "total")),
         )
         for row, count in counts.items()
     ]
-
-
-def plain_logits(model: PreTrainedModel, frontend: Frontend, examples: Sequence[Example]) -> Tensor:
-    """First-token logits ``[examples, vocabulary]`` with all images clean."""
-    return first_logits(model, frontend, [(e.question, e.images) for e in examples])
-
-
-def branch_logits(
-    model: PreTrainedModel, frontend: Frontend, examples: Sequence[Example], *, seed: int
-) -> tuple[Tensor, Tensor]:
-    """First-token logits of every branch and of the reference; one noise image per slot.
-
-    Args:
-        model: in float32.
-        frontend: of the model.
-        examples: all with the same number of views.
-        seed: of the noise.
-
-    Returns:
-        ``[examples, views, vocabulary]`` and ``[examples, vocabulary]``.
-    """
-    views = len(examples[0].truths)
-    rows: list[tuple[str, Sequence[Image.Image]]] = []
-    for e in examples:
-        frames = len(e.images) // views
-        units = [tuple(range(k * frames, (k + 1) * frames)) for k in range(views)]
-        plan = focus_plan(len(e.images), targets=units)
-        request = Request(e.images, e.question, e.id)
-        shown = render(plan, request, NoiseConfig(name=NOISE_NAME, seed=seed))
-        rows += [(e.question, [shown[content] for content in row]) for row in plan.rows]
-    logits = first_logits(model, frontend, rows).unflatten(0, (len(examples), views + 1))
-    return logits[:, 1:], logits[:, 0]
-
-
-def combined(branches: Tensor, reference: Tensor, alpha: float) -> Tensor:
-    """Sum over branches of (branch - alpha * reference): ``[examples, vocabulary]``."""
-    return combine(branches.movedim(1, 0), reference, alpha=alpha)
-
-
-@torch.no_grad()
-def first_logits(
-    model: PreTrainedModel,
-    frontend: Frontend,
-    rows: Sequence[tuple[str, Sequence[Image.Image]]],
-    *,
-    batch_images: int = 256,
-) -> Tensor:
-    """Logits of the first answer token for each (question, images): ``[rows, vocabulary]``."""
-    prompts = [frontend.encoder.prompt(question) for question, _ in rows]
-    order = sorted(range(len(rows)), key=lambda i: (len(rows[i][1]), len(prompts[i])))
-    size = max(1, batch_images // max(len(images) for _, images in rows))
-    parts: dict[int, Tensor] = {}
-    for start in range(0, len(rows), size):
-        part = order[start : start + size]
-        pixels = stack([image for i in part for image in rows[i][1]])
-        hidden = frontend.hidden_states(model, [prompts[i] for i in part], pixels)
-        last = torch.tensor([len(prompts[i]) - 1 for i in part])
-        logits = model.lm_head(hidden[torch.arange(len(part)), last]).float().cpu()
-        parts |= dict(zip(part, logits, strict=True))
-    return torch.stack([parts[i] for i in range(len(rows))])
 
 
 def _cell(
@@ -296,7 +239,7 @@ def _mark(answer: str, example: Example) -> str:
     return "x" if answer in example.distractors else "-"
 
 
-def _asked(example: Example) -> int:
+def _target(example: Example) -> int:
     """The one view that a question is about."""
     (unit,) = example.targets
     return unit if isinstance(unit, int) else unit[0] // len(unit)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 import numpy as np
+import torch
 from PIL import Image
 from torch import Tensor
 
@@ -22,7 +23,7 @@ from focus.decoding.rows import render
 from focus.decoding.single_image import kept_images, without_others
 from focus.errors import InvalidValueError
 from focus.models import VisionLanguageModel
-from focus.zoo.evaluation import first_logits
+from focus.zoo.bank import stack
 from focus.zoo.forward import Frontend
 
 Tint = Literal["none", "own", "target"]
@@ -124,5 +125,24 @@ def _rendered(
     }
 
 
-def _logits(vlm: VisionLanguageModel, rows: Sequence[tuple[str, Sequence[Image.Image]]]) -> Tensor:
-    return first_logits(vlm.model, Frontend.of(vlm.model, vlm.processor), rows)
+@torch.no_grad()
+def _logits(
+    vlm: VisionLanguageModel,
+    rows: Sequence[tuple[str, Sequence[Image.Image]]],
+    *,
+    batch_images: int = 256,
+) -> Tensor:
+    """Logits of the first answer token for each (question, images): ``[rows, vocabulary]``."""
+    frontend = Frontend.of(vlm.model, vlm.processor)
+    prompts = [frontend.encoder.prompt(question) for question, _ in rows]
+    order = sorted(range(len(rows)), key=lambda i: (len(rows[i][1]), len(prompts[i])))
+    size = max(1, batch_images // max(len(images) for _, images in rows))
+    parts: dict[int, Tensor] = {}
+    for start in range(0, len(rows), size):
+        part = order[start : start + size]
+        pixels = stack([image for i in part for image in rows[i][1]])
+        hidden = frontend.hidden_states(vlm.model, [prompts[i] for i in part], pixels)
+        last = torch.tensor([len(prompts[i]) - 1 for i in part])
+        logits = vlm.model.lm_head(hidden[torch.arange(len(part)), last]).float().cpu()
+        parts |= dict(zip(part, logits, strict=True))
+    return torch.stack([parts[i] for i in range(len(rows))])
