@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 import io
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,8 @@ from rich.console import Console
 from analysis.zoo_reproduction import reproduction
 from experiments.zoo_check import matches
 from focus.errors import InvalidValueError, UnknownNameError
+
+ROOT = Path(__file__).resolve().parent.parent
 
 
 def record(said: str, key: str = "k") -> dict[str, Any]:
@@ -86,3 +90,14 @@ def test_the_command_says_whether_a_model_was_reproduced(tmp_path):
     stranger = stored_as(tmp_path / "again" / "stranger", good, b"same")
     with pytest.raises(UnknownNameError, match="stranger"):
         matches(stranger, stored, 0.95, console)
+
+
+def test_the_command_of_the_readme_runs_on_the_stored_models(tmp_path):
+    folder = "focus/zoo/weights/internvl-abstaining"
+    arguments = ["-m", "experiments.zoo_check", f"folder={folder}", f"hydra.run.dir={tmp_path}"]
+    done = subprocess.run(
+        [sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    assert "internvl-abstaining: 100.0% of" in done.stdout
+    assert "equal to the bit" in done.stdout
