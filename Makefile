@@ -49,7 +49,7 @@ typecheck: $(INSTALLED) ## Check types of focus, analysis and experiments
 notebooks: $(INSTALLED) ## Execute the notebooks and renew their outputs
 	$(VENV_PYTHON) -m pytest --nbmake --overwrite notebooks
 
-train-zoo: $(INSTALLED) ## Train an embedded model again (ARGS="zoo=answering"), about 30 minutes
+train-zoo: $(INSTALLED) ## Train an embedded model again (ARGS="zoo=answering"), about an hour
 	$(VENV_PYTHON) -m experiments.train_zoo $(ARGS)
 
 ladder: $(INSTALLED) ## Train many short recipes for docs/zoo/ladder.jsonl, two minutes each, resumable
