@@ -29,6 +29,8 @@ from focus.zoo.training import Recipe, Stage, train
 
 log = logging.getLogger(__name__)
 AXES = ("multi_share", "abstention")
+#: Kinds of questions that tell leakage and what FOCUS makes of it.
+MEASURED = ("indexed", "matching")
 
 
 @dataclass(frozen=True)
@@ -101,6 +103,7 @@ def run(rung: Rung, config: DictConfig) -> dict[str, Any]:
         tuple(config.worlds),
         size=config.size,
         most_images=config.most_images,
+        kinds=MEASURED,
     )
     return {
         "family": recipe.architecture.family,

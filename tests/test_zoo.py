@@ -577,6 +577,11 @@ def test_every_question_of_the_evaluation_is_marked(built):
         assert len(cell["said"]) == len(cell["group"])
         assert set(cell["said"]) <= set("+x-")
         assert set(cell["spoken"]) <= set("+x-?")
+    one = evaluate(
+        as_vlm(model, processor), ("scenes",), size=4, most_images=2, kinds=("matching",)
+    )
+    assert [cell["kind"] for cell in one["cells"]] == ["matching text", *["matching image"] * 2]
+    assert one["rows"] == []
 
 
 @pytest.mark.parametrize(

@@ -97,6 +97,7 @@ def evaluate(
     seed: int = 0,
     alpha: float = ALPHA,
     most_images: int = MAX_IMAGES,
+    kinds: Sequence[str] = tuple(KINDS),
 ) -> dict[str, list[dict[str, object]]]:
     """Everything that a model card says about a model's answers.
 
@@ -108,6 +109,7 @@ def evaluate(
         seed: of questions and noise.
         alpha: contrast weight of FOCUS.
         most_images: largest number of images of a question.
+        kinds: of questions; others are left out.
 
     Returns:
         ``cells`` (`Cell`) and ``rows`` (`Rows`), as they stand in a JSON file.
@@ -118,6 +120,8 @@ def evaluate(
     rows: list[Rows] = []
     vlm.model.eval()
     for benchmark, with_focus in suite(worlds, split, size, seed, most_images):
+        if benchmark.kind not in kinds:
+            continue
         examples = list(benchmark)
         requests = [asked(example) for example in examples]
         logits = {PLAIN: plain_logits(vlm, requests)}
