@@ -528,6 +528,14 @@ def test_answers_on_a_card_are_those_of_the_method(exported, monkeypatch):
             assert (mark == "+") == (best == example.answer)
 
 
+def test_a_clip_is_one_unit_of_a_card():
+    (example,) = IndexedQuestion(size=1, num_images=2, world="clips")
+    frames = WORLDS["clips"].frames
+    first, second = asked(example).targets
+    assert (*first, *second) == tuple(range(2 * frames))
+    assert len(first) == len(second) == frames
+
+
 def test_branches_hold_one_clean_image_and_the_reference_none(built):
     """Checked on the model itself: a branch must ignore the images that it masks."""
     model, processor, _ = built("internvl")

@@ -56,6 +56,8 @@ def test_a_rate_outside_its_interval_is_found():
     assert not accuracy["inside"].any()
     assert accuracy["again"].tolist() == [0.575, 0.575]
     assert frame[frame["metric"] == "leakage"]["inside"].all()
+    better = reproduction(record("+" * 30 + "-" * 10), record("+" * 40))
+    assert not better[better["metric"] == "accuracy"]["inside"].any()
     nearer = reproduction(record("+" * 30 + "-" * 10), record("+" * 25 + "-" * 15))
     assert nearer["inside"].all()
 
