@@ -1,8 +1,13 @@
-"""Figures of the ablations, from the frames of `analysis.ablations`; none of them runs a model."""
+"""Figures of the ablations, from the frames of `analysis.ablations`; none of them runs a model.
+
+They stay legible with two models or ten: panels of models stand under each other (or wrap, where
+there is one question only), and where settings are names there is one map for all models.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -11,109 +16,180 @@ import seaborn as sns
 from matplotlib.figure import Figure
 
 from analysis.ablations import PLAIN, pareto
+from analysis.judging import BOUNDS
 
 #: What a row says first, in the order of a bar.
 SAID = {"right": "C2", "own image": "C0", "unknown": "C3", "other": "0.75"}
+MARKERS = "os^vDPX*"
+#: Panels side by side where they wrap.
+ACROSS = 4
 
 
-def settings_figure(
-    frame: pd.DataFrame, x: str, *, hue: str = "rule", row: str = "kind", value: str = "value"
+def lines_figure(
+    frame: pd.DataFrame, x: str, *, hue: str = "rule", value: str = "value", label: str = ""
 ) -> Figure:
     """Accuracy (or its difference to plain decoding) against a setting, with 95% intervals.
 
     Args:
-        frame: from `analysis.ablations.answers_frame`, of one reading.
-        x: column on the horizontal axis; numbers are joined by lines.
-        hue: column of the colours. Plain decoding, which has no setting, is a dashed line.
-        row: column of the rows of panels; models stand side by side.
-        value: ``value``, or ``delta``.
+        frame: from `analysis.ablations.answers_frame`, of one reading, with a column ``case`` that
+            names the questions: a column of panels each, one row for each model.
+        x: column on the horizontal axis. Numbers are joined by lines; names stand side by side.
+        hue: column of the colours. Plain decoding is dashed, across all where it has no setting.
+        value: ``value`` or ``delta``.
+        label: of the horizontal axis; `x` without one.
     """
-    sns.set_theme(style="whitegrid", context="paper")
     low, high = ("ci_low", "ci_high") if value == "value" else ("delta_low", "delta_high")
     shown = frame[frame[value].notna()]
-    varied = shown[shown["rule"] != PLAIN] if shown.loc[shown["rule"] == PLAIN, x].isna().any() \
-        else shown  # fmt: skip
-    levels = list(dict.fromkeys(varied[x].dropna()))
+    flat = shown[(shown["rule"] == PLAIN) & shown[x].isna()]
+    varied = shown[shown[x].notna()]
     numeric = pd.api.types.is_numeric_dtype(varied[x])
-    levels = sorted(levels) if numeric else levels
-    places = {level: level if numeric else i for i, level in enumerate(levels)}
+    levels = sorted(set(varied[x])) if numeric else list(dict.fromkeys(varied[x]))
     hues = list(dict.fromkeys(varied[hue].dropna()))
-    width = 0.0 if numeric else 0.6 / max(1, len(hues))
-    models, kinds = (list(dict.fromkeys(frame[name])) for name in ("model", row))
-    figure, panels = plt.subplots(
-        len(kinds),
-        len(models),
-        figsize=(1.2 + 2.6 * len(models), 0.8 + 2.0 * len(kinds)),
-        sharex=True,
-        sharey=True,
-        squeeze=False,
-    )
-    for axes_row, kind in zip(panels, kinds, strict=True):
-        for axes, model in zip(axes_row, models, strict=True):
-            panel = varied[(varied["model"] == model) & (varied[row] == kind)]
-            for i, name in enumerate(hues):
-                part = panel[panel[hue] == name].sort_values(x, kind="stable")
-                at = np.array([places[level] for level in part[x]], dtype=float)
-                at = at + (i - (len(hues) - 1) / 2) * width
-                errors = np.clip([part[value] - part[low], part[high] - part[value]], 0, None)
-                axes.errorbar(
-                    at, part[value], yerr=errors, label=str(name), color=f"C{i % 10}", capsize=2,
-                    marker="os^vDPX*"[i % 8], markersize=4, lw=1.2, ls="-" if numeric else "none",
-                )  # fmt: skip
-            base = shown[
-                (shown["model"] == model) & (shown[row] == kind) & (shown["rule"] == PLAIN)
-            ]
-            if value == "value" and varied is not shown and len(base):
-                axes.axhline(base["value"].mean(), color="0.4", ls="--", lw=1, label="plain")
-            if value == "delta":
-                axes.axhline(0, color="0.4", ls="--", lw=1)
-            axes.set_title(f"{model} · {kind}", fontsize=8)
-            if not numeric:
-                axes.set_xticks(range(len(levels)), levels, rotation=60, ha="right", fontsize=7)
-    label = "accuracy" if value == "value" else "accuracy - plain"
-    for axes_row in panels:
-        axes_row[0].set_ylabel(label)
-    for axes in panels[-1]:
-        axes.set_xlabel(x.replace("_", " "))
-    handles, names = panels[0][0].get_legend_handles_labels()
-    if names:
-        figure.legend(
-            handles, names, loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, fontsize=8
-        )
-    figure.tight_layout()
+    palette = dict(zip(hues, sns.color_palette("colorblind", max(1, len(hues))), strict=False))
+    figure, panels = _panels(frame)
+    for axes, model, case in panels:
+        part = _of(varied, model, case)
+        for i, name in enumerate(hues):
+            points = part[part[hue] == name].sort_values(x, kind="stable")
+            at = points[x].to_numpy(float) if numeric else _places(points[x], levels, i, len(hues))
+            axes.errorbar(
+                at, points[value], yerr=_ends(points, value, low, high), label=str(name),
+                color="0.25" if name == PLAIN else palette[name], capsize=1.5, elinewidth=0.8,
+                marker=MARKERS[i % len(MARKERS)], markersize=3.5, lw=1.2,
+                ls=("--" if name == PLAIN else "-") if numeric else "none",
+            )  # fmt: skip
+        base = _of(flat, model, case)
+        if value == "value" and len(base):
+            axes.axhline(base["value"].mean(), color="0.25", ls="--", lw=1.2, label="plain")
+        if value == "delta":
+            axes.axhline(0, color="0.25", lw=0.8)
+        if not numeric:
+            axes.set_xticks(range(len(levels)), levels, rotation=45, ha="right", fontsize=8)
+            axes.set_xlim(-0.5, len(levels) - 0.5)
+        elif len(levels) <= 8:
+            axes.set_xticks(levels, [f"{level:g}" for level in levels])
+    name = "accuracy" if value == "value" else "difference to plain"
+    _finish(figure, label or x.replace("_", " "), name)
     return figure
 
 
-def cost_figure(frame: pd.DataFrame, *, cost: str = "rows") -> Figure:
-    """Accuracy against cost, one panel per model; the line is the Pareto front.
+def heat_figure(
+    frame: pd.DataFrame, y: str, *, value: str = "delta", title: str = "difference to plain"
+) -> Figure:
+    """A map of differences: settings down, models across, one panel for each case.
+
+    A number is bold where its 95% interval excludes zero.
 
     Args:
-        frame: columns model, rule, value, ci_low, ci_high and the cost.
-        cost: column on the horizontal axis.
+        frame: columns case, model, `y`, `value`, and its interval ``<value>_low`` and ``_high``.
+        y: column with the settings.
+        value: of a field, in [-1, 1].
+        title: of the colour bar.
     """
-    sns.set_theme(style="whitegrid", context="paper")
-    models = list(dict.fromkeys(frame["model"]))
+    sns.set_theme(style="white", context="paper")
+    cases, models = (list(dict.fromkeys(frame[name])) for name in ("case", "model"))
+    settings = list(dict.fromkeys(frame[y]))
+    columns = min(len(cases), max(1, 12 // (len(models) + 2)))
+    rows = -(-len(cases) // columns)
     figure, panels = plt.subplots(
-        1, len(models), figsize=(3.6 * len(models), 3.2), sharey=True, squeeze=False
-    )
-    rules = {rule: i for i, rule in enumerate(dict.fromkeys(frame["rule"]))}
-    for axes, model in zip(panels[0], models, strict=True):
-        part = frame[frame["model"] == model]
-        for _, point in part.iterrows():
-            errors = [[point["value"] - point["ci_low"]], [point["ci_high"] - point["value"]]]
-            i = rules[point["rule"]]
-            axes.errorbar(
-                point[cost], point["value"], yerr=np.clip(errors, 0, None), color=f"C{i % 10}",
-                marker="os^vDPX*"[i % 8], capsize=2, ls="none", label=point["rule"],
+        rows, columns, squeeze=False, sharex=True, sharey=True, layout="constrained",
+        figsize=(2.2 + columns * max(1.5, 0.3 + 0.5 * len(models)),
+                 1.7 + rows * (0.5 + 0.22 * len(settings))),
+    )  # fmt: skip
+    widest = max(0.05, float(frame[value].abs().max()))
+    image: Any = None
+    for axes, case in zip(panels.flat, cases, strict=False):
+        part = frame[frame["case"] == case].set_index([y, "model"])
+        grid = part[value].unstack("model").reindex(index=settings, columns=models)
+        image = axes.imshow(grid, cmap="RdBu", vmin=-widest, vmax=widest, aspect="auto")
+        for (setting, model), row in part.iterrows():
+            if pd.isna(row[value]):
+                continue
+            sure = row[f"{value}_low"] > 0 or row[f"{value}_high"] < 0
+            axes.text(
+                models.index(model), settings.index(setting), f"{row[value]:+.2f}", ha="center",
+                va="center", fontsize=6.5, fontweight="bold" if sure else "normal",
+                color="white" if abs(row[value]) > 0.7 * widest else "black",
             )  # fmt: skip
-        # The oracles know the asked image: no front that a method could reach.
-        methods = part[~part["rule"].isin(["oracle", "single_image"])]
-        front = methods[pareto(methods, cost)].sort_values(cost)
-        axes.plot(front[cost], front["value"], color="0.4", lw=1, zorder=0)
-        axes.set(title=model, xlabel=f"{cost.replace('_', ' ')} per question")
-    panels[0][0].set_ylabel("accuracy")
-    panels[0][-1].legend(bbox_to_anchor=(1.02, 1), loc="upper left", frameon=False, fontsize=8)
-    figure.tight_layout()
+        axes.set_title(case, fontsize=9)
+        axes.set_xticks(range(len(models)), models, rotation=45, ha="right", fontsize=7.5)
+        axes.set_yticks(range(len(settings)), settings, fontsize=7.5)
+    for axes in panels.flat[len(cases) :]:
+        axes.set_axis_off()
+    _tick_under_gaps(panels, len(cases))
+    figure.colorbar(image, ax=panels, label=title, shrink=0.6, aspect=30, pad=0.02)
+    return figure
+
+
+def _tick_under_gaps(panels: np.ndarray, number: int) -> None:
+    """Shared axes label their lowest row only; a column that ends earlier needs its own labels."""
+    columns = panels.shape[1]
+    for k in range(max(0, number - columns), number):
+        panels.flat[k].tick_params(labelbottom=True)
+
+
+def rows_figure(rows: pd.DataFrame, x: str, *, label: str = "") -> Figure:
+    """What each kind of row says first over the whole vocabulary, against a setting.
+
+    Args:
+        rows: columns model, role, `x`, total, right, own and unknown; counts are added up.
+        x: setting, one bar for each of its values.
+        label: of the horizontal axis; `x` without one.
+    """
+    order = ("plain", "on target", "off target", "branch", "reference")
+    rows = rows.assign(case=pd.Categorical(rows["role"], order).remove_unused_categories())
+    rows = rows.sort_values("case", kind="stable")
+    levels = list(dict.fromkeys(rows[x]))
+    levels = sorted(levels) if pd.api.types.is_numeric_dtype(rows[x]) else levels
+    figure, panels = _panels(rows)
+    for axes, model, role in panels:
+        counts = _of(rows, model, role).groupby(x)[["total", "right", "own", "unknown"]].sum()
+        counts = counts.reindex(levels)
+        bottom = np.zeros(len(levels))
+        for name, colour in SAID.items():
+            shares = (_count(counts, name) / counts["total"]).fillna(0.0).to_numpy(float)
+            axes.bar(range(len(levels)), shares, 0.85, bottom, color=colour, label=name, lw=0)
+            bottom += shares
+        texts = [f"{v:g}" if isinstance(v, float) else str(v) for v in levels]
+        numeric = all(isinstance(v, int | float) for v in levels)
+        axes.set_xticks(range(len(levels)), texts, rotation=0 if numeric else 45, fontsize=7,
+                        ha="center" if numeric else "right")  # fmt: skip
+        axes.set_ylim(0, 1)
+        axes.grid(axis="x", visible=False)
+    _finish(figure, label or x.replace("_", " "), "share of rows")
+    return figure
+
+
+def _count(counts: pd.DataFrame, name: str) -> pd.Series:
+    if name == "other":
+        return counts["total"] - counts[["right", "own", "unknown"]].sum(axis=1)
+    return counts[name.split()[0]]
+
+
+def cost_figure(points: pd.DataFrame) -> Figure:
+    """Accuracy against rows run, one panel per model; the line is the Pareto front.
+
+    Args:
+        points: columns model, rule, rows, value, ci_low and ci_high.
+    """
+    points = points.assign(case="")
+    rules = list(dict.fromkeys(points["rule"]))
+    colours = sns.color_palette("husl", len(rules))
+    figure, panels = _panels(points, height=2.6, width=2.8)
+    for axes, model, case in panels:
+        part = _of(points, model, case)
+        for _, point in part.iterrows():
+            i = rules.index(point["rule"])
+            errors = [[point["value"] - point["ci_low"]], [point["ci_high"] - point["value"]]]
+            axes.errorbar(
+                point["rows"], point["value"], yerr=np.clip(errors, 0, None), color=colours[i],
+                marker=MARKERS[i % len(MARKERS)], ms=5, capsize=2, ls="none", label=point["rule"],
+            )  # fmt: skip
+        # What knows the asked image is a bound: no front that a method could reach.
+        methods = part[~part["rule"].isin(BOUNDS)]
+        front = methods[pareto(methods, "rows")].sort_values("rows")
+        axes.plot(front["rows"], front["value"], color="0.4", lw=1, zorder=0)
+    _finish(figure, "rows per question", "accuracy")
     return figure
 
 
@@ -121,86 +197,112 @@ def adaptive_figure(curves: pd.DataFrame) -> Figure:
     """Accuracy of branching only where plain decoding is unsure, against what it costs.
 
     Args:
-        curves: of `analysis.ablations.adaptive_curve`, with columns model and kind.
+        curves: of `analysis.ablations.adaptive_curve`, with columns model and case.
     """
-    sns.set_theme(style="whitegrid", context="paper")
-    grid = sns.relplot(
-        curves, x="rows", y="value", hue="model", col="kind", kind="line", errorbar=None,
-        estimator=None, height=2.6, sort=False, facet_kws={"sharey": True},
-    )  # fmt: skip
-    grid.set_axis_labels("rows per question", "accuracy").set_titles("{col_name}")
-    return grid.figure
-
-
-def rows_figure(rows: pd.DataFrame, x: str) -> Figure:
-    """What each kind of row says first over the whole vocabulary, against a setting.
-
-    Args:
-        rows: columns model, role, `x`, total, right, own and unknown; counts are added up.
-        x: setting, one bar for each of its values.
-    """
-    sns.set_theme(style="whitegrid", context="paper")
-    roles = [r for r in ("plain", "on target", "off target", "branch", "reference")
-             if r in set(rows["role"])]  # fmt: skip
-    models = list(dict.fromkeys(rows["model"]))
-    figure, panels = plt.subplots(
-        len(roles), len(models), figsize=(1.2 + 2.6 * len(models), 0.8 + 1.5 * len(roles)),
-        sharex=True, sharey=True, squeeze=False,
-    )  # fmt: skip
-    for axes_row, role in zip(panels, roles, strict=True):
-        for axes, model in zip(axes_row, models, strict=True):
-            part = rows[(rows["role"] == role) & (rows["model"] == model)]
-            counts = part.groupby(x, sort=False)[["total", "right", "own", "unknown"]].sum()
-            shares = pd.DataFrame(
-                {
-                    "right": counts["right"],
-                    "own image": counts["own"],
-                    "unknown": counts["unknown"],
-                    "other": counts["total"] - counts[["right", "own", "unknown"]].sum(axis=1),
-                }
-            ).div(counts["total"], axis=0)
-            shares.plot.bar(
-                stacked=True, ax=axes, color=list(SAID.values()), legend=False, width=0.85
-            )
-            axes.set_title(f"{model} · {role}", fontsize=8)
-            axes.set(xlabel=x.replace("_", " "), ylim=(0, 1))
-            axes.tick_params(labelsize=7)
-    handles, names = panels[0][0].get_legend_handles_labels()
-    figure.legend(handles, names, loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
-    figure.tight_layout()
+    figure, panels = _panels(curves)
+    for axes, model, case in panels:
+        part = _of(curves, model, case)
+        inside = part[np.isfinite(part["threshold"])]
+        axes.plot(inside["rows"], inside["value"], color="C0", lw=1.2, label="adaptive")
+        for name, marker, row in (("plain", "o", 0), ("always FOCUS", "s", -1)):
+            axes.plot(part["rows"].iloc[row], part["value"].iloc[row], ls="none", marker=marker,
+                      color="0.25", ms=4.5, label=name)  # fmt: skip
+    _finish(figure, "rows per question", "accuracy")
     return figure
 
 
-def label_figure(frame: pd.DataFrame, label: str, *, order: Sequence[str] | None = None) -> Figure:
-    """Accuracy by a label of the questions (right answer, place, domain), rules side by side.
+def abstention_figure(points: pd.DataFrame) -> Figure:
+    """What FOCUS gains against how often off-target branches abstain, for sum and maximum.
 
     Args:
-        frame: columns model, kind, rule, label, value, ci_low and ci_high.
-        label: what the label is.
-        order: of the labels; None for that of the frame.
+        points: of `analysis.findings.abstention_points`: rule, unknown, delta with interval,
+            num_images; a point for each model, world and number of images.
     """
     sns.set_theme(style="whitegrid", context="paper")
-    models, kinds = (list(dict.fromkeys(frame[name])) for name in ("model", "kind"))
-    rules = list(dict.fromkeys(frame["rule"]))
+    rules = list(dict.fromkeys(points["rule"]))
+    numbers = sorted(set(points["num_images"]))
+    palette = dict(zip(numbers, sns.color_palette("viridis", len(numbers)), strict=True))
     figure, panels = plt.subplots(
-        len(kinds), len(models), figsize=(1.2 + 2.6 * len(models), 0.8 + 1.9 * len(kinds)),
-        sharey=True, squeeze=False,
+        1, len(rules), figsize=(0.8 + 3.6 * len(rules), 3.2), sharey=True, sharex=True,
+        squeeze=False, layout="constrained",
     )  # fmt: skip
-    for axes_row, kind in zip(panels, kinds, strict=True):
-        for axes, model in zip(axes_row, models, strict=True):
-            part = frame[(frame["model"] == model) & (frame["kind"] == kind)]
-            labels = [v for v in order or dict.fromkeys(part["label"]) if v in set(part["label"])]
-            for i, rule in enumerate(rules):
-                points = part[part["rule"] == rule].set_index("label").reindex(labels)
-                at = np.arange(len(labels)) + (i - (len(rules) - 1) / 2) * 0.2
-                errors = [points["value"] - points["ci_low"], points["ci_high"] - points["value"]]
-                axes.errorbar(
-                    at, points["value"], yerr=np.clip(errors, 0, None), label=rule, capsize=2,
-                    marker="os^vDPX*"[i % 8], markersize=4, ls="none", color=f"C{i % 10}",
-                )  # fmt: skip
-            axes.set_xticks(range(len(labels)), labels, rotation=45, ha="right", fontsize=7)
-            axes.set_title(f"{model} · {kind}", fontsize=8)
-            axes.set(xlabel=label, ylim=(-0.03, 1.03))
-    panels[0][-1].legend(bbox_to_anchor=(1.02, 1), loc="upper left", frameon=False, fontsize=8)
-    figure.tight_layout()
+    for axes, rule in zip(panels.flat, rules, strict=True):
+        for number, part in points[points["rule"] == rule].groupby("num_images"):
+            axes.errorbar(
+                part["unknown"], part["delta"], color=palette[number], fmt="o", ms=4, lw=0.7,
+                yerr=_ends(part, "delta", "delta_low", "delta_high"), label=f"N = {number}",
+            )  # fmt: skip
+        axes.axhline(0, color="0.25", lw=0.8)
+        axes.set(title=rule, xlabel='off-target branches that say "unknown"', xlim=(-0.04, 1.04))
+    panels[0][0].set_ylabel("difference to plain")
+    _legend(figure)
     return figure
+
+
+def _panels(
+    frame: pd.DataFrame, *, height: float = 1.6, width: float = 2.3
+) -> tuple[Figure, Iterator[tuple[Any, str, str]]]:
+    """A figure with a panel for each model and case: models down, or wrapped if there is one case.
+
+    Returns:
+        The figure, and its panels with their model and case.
+    """
+    sns.set_theme(style="whitegrid", context="paper", rc={"axes.titlesize": 8.5})
+    models, cases = (list(dict.fromkeys(frame[name])) for name in ("model", "case"))
+    wrapped = len(cases) == 1
+    columns = min(ACROSS, len(models)) if wrapped else len(cases)
+    rows = -(-len(models) // columns) if wrapped else len(models)
+    figure, grid = plt.subplots(
+        rows, columns, sharex=True, sharey=True, squeeze=False, layout="constrained",
+        figsize=(0.9 + width * columns, 0.9 + height * rows),
+    )  # fmt: skip
+    pairs = [(model, case) for model in models for case in cases]
+    for axes in grid.flat[len(pairs) :]:
+        axes.set_axis_off()
+    _tick_under_gaps(grid, len(pairs))
+
+    def titled() -> Iterator[tuple[Any, str, str]]:
+        for k, (axes, (model, case)) in enumerate(zip(grid.flat, pairs, strict=False)):
+            if wrapped:
+                axes.set_title(model)
+            elif k < columns:
+                axes.set_title(case)
+            if not wrapped and k % columns == 0:
+                axes.set_ylabel(model.replace("-", "\n"), fontsize=8.5)
+            yield axes, model, case
+
+    return figure, titled()
+
+
+def _of(frame: pd.DataFrame, model: str, case: str) -> pd.DataFrame:
+    return frame[(frame["model"] == model) & (frame["case"] == case)]
+
+
+def _places(column: pd.Series, levels: Sequence[Any], i: int, hues: int) -> np.ndarray:
+    """Places of named levels, those of one level side by side."""
+    shift = (i - (hues - 1) / 2) * 0.7 / max(1, hues)
+    return np.array([levels.index(level) for level in column], dtype=float) + shift
+
+
+def _ends(points: pd.DataFrame, value: str, low: str, high: str) -> np.ndarray:
+    return np.clip([points[value] - points[low], points[high] - points[value]], 0, None)
+
+
+def _finish(figure: Figure, xlabel: str, ylabel: str) -> None:
+    """Axis labels once for all panels, and one legend beside them."""
+    figure.supxlabel(xlabel, fontsize=9)
+    figure.supylabel(ylabel, fontsize=9)
+    _legend(figure)
+
+
+def _legend(figure: Figure) -> None:
+    """One legend for the entries of all panels."""
+    entries: dict[str, Any] = {}
+    for axes in figure.axes:
+        handles, names = axes.get_legend_handles_labels()
+        entries |= {name: handle for name, handle in zip(names, handles, strict=True)
+                    if name not in entries}  # fmt: skip
+    if len(entries) > 1:
+        figure.legend(
+            entries.values(), entries.keys(), loc="outside right upper", frameon=False, fontsize=8
+        )

@@ -9,200 +9,29 @@ claim of the paper.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 import pandas as pd
-from matplotlib.figure import Figure
 from omegaconf import DictConfig
 
-from analysis.ablation_figures import (
-    adaptive_figure,
-    cost_figure,
-    label_figure,
-    rows_figure,
-    settings_figure,
-)
-from analysis.ablation_tables import (
-    adaptive_frame,
-    label_frame,
-    pivot_markdown,
-    rows_frame,
-    seed_frame,
-)
-from analysis.ablations import Record, answers_frame, of_kind, read_records
-from analysis.answers import READINGS, VOCABULARY
-from analysis.claims import results_document
+from analysis.ablation_figures import abstention_figure
+from analysis.ablation_tables import cells_frame, markdown, seed_frame, tables_markdown
+from analysis.ablation_views import VIEWS, View, pooled_frame
+from analysis.ablations import Record, of_kind, read_records
+from analysis.claims import CLAIMS, outcome, sentence
 from analysis.figures import save_figure
+from analysis.findings import FAILURES, MAXIMUM, abstention_points, judged_sentence, judged_table
+from analysis.judging import judge
+from analysis.results import ABSTENTION_FIGURE, results_document
+from analysis.zoo import kind_of, read_models
 from experiments.config import entry_point
 from experiments.evaluation import make_console
 
-Draw = Callable[[list[Record], pd.DataFrame], Figure]
-"""From the records of an experiment and its pooled frame to a figure."""
 SUFFIX = ".jsonl.gz"
-
-
-@dataclass(frozen=True)
-class View:
-    """How one experiment is shown.
-
-    Args:
-        title: of its table.
-        index: columns that name a line of the table.
-        figures: by file name, from the records and the pooled frame.
-    """
-
-    title: str
-    index: Sequence[str]
-    figures: Mapping[str, Draw]
-
-
-def _spoken(frame: pd.DataFrame) -> pd.DataFrame:
-    return frame[(frame["reading"] == VOCABULARY) & frame["temperature"].isna()]
-
-
-def _against(x: str, *, hue: str = "rule", row: str = "kind", value: str = "value",
-             reading: str = VOCABULARY) -> Draw:  # fmt: skip
-    def draw(records: list[Record], pooled: pd.DataFrame) -> Figure:
-        frame = pooled[(pooled["reading"] == reading) & pooled["temperature"].isna()]
-        frame = frame.assign(case=frame["kind"] + ", " + frame["num_images"].astype(str))
-        return settings_figure(frame, x, hue=hue, row=row, value=value)
-
-    return draw
-
-
-def _said(x: str) -> Draw:
-    def draw(records: list[Record], pooled: pd.DataFrame) -> Figure:
-        return rows_figure(rows_frame(records), x)
-
-    return draw
-
-
-def _labelled(column: str, name: str) -> Draw:
-    def draw(records: list[Record], pooled: pd.DataFrame) -> Figure:
-        frame = label_frame(records, column)
-        frame = frame.assign(kind=frame["kind"] + ", " + frame["num_images"].astype(str))
-        return label_figure(frame, name)
-
-    return draw
-
-
-def _cost(records: list[Record], pooled: pd.DataFrame) -> Figure:
-    """Accuracy on indexed questions, which every strategy was asked, against rows run."""
-    asked = [r for r in records if r["record"] == "questions" or r.get("kind") == "indexed"]
-    lines = pd.DataFrame([r for r in of_kind(asked, "answers") if "rows" in r])
-    mean = lines.groupby(["model", "rule"], sort=False)["rows"].mean().rename("rows_run")
-    apart = ["world", "kind", "num_images", "similarity", "setting", "alpha"]
-    spoken = _spoken(answers_frame(asked, pooled=apart))
-    return cost_figure(spoken.merge(mean.reset_index(), on=["model", "rule"]), cost="rows_run")
-
-
-def _weights(reading: str) -> Draw:
-    def draw(records: list[Record], pooled: pd.DataFrame) -> Figure:
-        return settings_figure(_default_noise(pooled, reading), "alpha", row="case")
-
-    return draw
-
-
-VIEWS: dict[str, View] = {
-    "strategies": View(
-        "All strategies",
-        ("kind", "num_images", "rule", "reading"),
-        {
-            "cost": _cost,
-            "adaptive": lambda records, pooled: adaptive_figure(adaptive_frame(records)),
-            "difference": _against("rule", hue="reading", row="case", value="delta"),
-        },
-    ),
-    "noise": View(
-        "Noise types and scales",
-        ("kind", "noise", "scale", "reading"),
-        {
-            "types": lambda records, pooled: settings_figure(
-                _spoken(pooled)[_spoken(pooled)["scale"].fillna(1.0) == 1.0], "noise"
-            ),
-            "scales": lambda records, pooled: settings_figure(
-                _scaled(_spoken(pooled)), "scale", hue="noise"
-            ),
-        },
-    ),
-    "seeds": View("Noise seeds and sharing", ("kind", "sharing", "seed", "reading"),
-                  {"seeds": _against("sharing", hue="seed")}),
-    "aggregation": View(
-        "Aggregations",
-        ("kind", "num_images", "rule", "reading"),
-        {reading: _against("num_images", reading=reading) for reading in READINGS},
-    ),
-    "rules": View(
-        "Candidate rules, on dev",
-        ("kind", "num_images", "rule", "reading"),
-        {reading: _against("rule", hue="num_images", reading=reading) for reading in READINGS},
-    ),
-    "contrast": View(
-        "Contrast weight, on dev",
-        ("kind", "num_images", "rule", "noise", "alpha", "reading"),
-        {
-            **{reading: _weights(reading) for reading in READINGS},
-            "noise": lambda records, pooled: settings_figure(
-                _summed(pooled), "alpha", hue="noise"),
-        },
-    ),
-    "images": View(
-        "Number of images and place of the asked one",
-        ("kind", "num_images", "rule", "reading"),
-        {"number": _against("num_images"), "place": _labelled("target", "place")},
-    ),
-    "targets": View("Target images", ("kind", "num_images", "targets", "reading"),
-                    {"targets": _against("targets", row="case")}),
-    "domains": View("Domains", ("kind", "rule", "reading"),
-                    {"domains": _labelled("domain", "domain")}),
-    "similarity": View(
-        "Similar images",
-        ("kind", "num_images", "similarity", "rule", "reading"),
-        {"accuracy": _against("similarity", row="case"), "rows": _said("similarity")},
-    ),
-    "correlated": View(
-        "Noise that tells of the content",
-        ("kind", "scale", "tint", "rule", "reading"),
-        {
-            "scale": lambda records, pooled: settings_figure(_scaled(_spoken(pooled)), "scale"),
-            "rows": lambda records, pooled: rows_figure(_untinted(records), "scale"),
-            "tint": lambda records, pooled: settings_figure(
-                _spoken(pooled)[_spoken(pooled)["scale"].fillna(1.0) == 1.0], "tint"),
-        },
-    ),
-    "collective": View(
-        "Questions that need several images",
-        ("kind", "num_images", "rule", "reading"),
-        {"answers": _labelled("answer", "right answer"), "rows": _said("answer")},
-    ),
-    "sampling": View("Sampling and matched temperature",
-                     ("kind", "num_images", "rule", "temperature", "reading"), {}),
-}  # fmt: skip
-
-
-def _scaled(frame: pd.DataFrame) -> pd.DataFrame:
-    return frame[frame["tint"].fillna("none") == "none"]
-
-
-def _untinted(records: list[Record]) -> pd.DataFrame:
-    rows = rows_frame(records)
-    return rows[rows["tint"] == "none"]
-
-
-def _default_noise(pooled: pd.DataFrame, reading: str) -> pd.DataFrame:
-    frame = pooled[
-        (pooled["reading"] == reading) & pooled["noise"].isin(["imagenet+uniform", None])
-    ]
-    return frame.assign(case=frame["kind"] + ", " + frame["num_images"].astype(str))
-
-
-def _summed(pooled: pd.DataFrame) -> pd.DataFrame:
-    frame = _spoken(pooled)
-    two = (frame["kind"] == "indexed") & (frame["num_images"] == 2)
-    return frame[two & frame["rule"].isin(["plain", "sum"])]
+ABSTAINING, ANSWERING = "abstaining", "answering"
 
 
 @entry_point("ablation_report")
@@ -210,54 +39,129 @@ def main(config: DictConfig) -> None:
     """Writes tables and figures of every experiment that has records, and the results."""
     mpl.use("Agg")
     console = make_console()
-    folder = Path(config.records)
-    everything: dict[str, list[Record]] = {}
-    for name, view in VIEWS.items():
-        records = read_records(folder / f"{name}{SUFFIX}")
-        if not records:
-            continue
-        everything[name] = records
+    folder, document = Path(config.records), Path(config.document)
+    records = read_experiments(folder)
+    kinds = model_kinds(Path(config.weights), names_of(records))
+    records = {name: ordered(each, kinds) for name, each in records.items()}
+    for name, each in records.items():
         with console.status(f"{name}: tables and figures"):
-            write_experiment(folder, name, view, records)
-    document = results_document(everything)
-    Path(config.document).write_text(document, encoding="utf-8")
+            write_experiment(folder, name, VIEWS[name], each, kinds)
+    with console.status("results"):
+        document.parent.mkdir(parents=True, exist_ok=True)
+        document.write_text(results_document(records, kinds), encoding="utf-8")
+    missing = ", ".join(name for name in VIEWS if name not in records)
     console.print(
-        f"{len(everything)} of {len(VIEWS)} experiments have records in {folder}; "
-        f"results: {config.document}",
+        f"{len(records)} of {len(VIEWS)} experiments have records in {folder}"
+        f"{f' (not yet: {missing})' if missing else ''}; results: {document}",
         soft_wrap=True,
     )
 
 
-def write_experiment(folder: Path, name: str, view: View, records: list[Record]) -> None:
+def read_experiments(folder: Path) -> dict[str, list[Record]]:
+    """Records of every experiment that has some."""
+    found = {name: read_records(folder / f"{name}{SUFFIX}") for name in VIEWS}
+    return {name: records for name, records in found.items() if records}
+
+
+def names_of(records: Mapping[str, Sequence[Record]]) -> list[str]:
+    """Models of all experiments."""
+    lines = (line for each in records.values() for line in of_kind(each, "answers"))
+    return sorted({line["model"] for line in lines})
+
+
+def model_kinds(weights: Path, names: Iterable[str]) -> dict[str, str]:
+    """Whether each model learned to say "unknown" where the asked image of several is noise.
+
+    Its record in `weights` says so; of a model without one, the end of its name.
+    """
+    cards = {str(record["name"]): kind_of(record) for record in read_models(weights)}
+    abstains = {
+        name: "among several" in cards[name] if name in cards else name.endswith(ABSTAINING)
+        for name in names
+    }
+    return {name: ABSTAINING if yes else ANSWERING for name, yes in abstains.items()}
+
+
+def ordered(records: Iterable[Record], kinds: Mapping[str, str]) -> list[Record]:
+    """Records with those of models that abstain first, as they stand in tables and figures."""
+
+    def place(record: Record) -> tuple[str, str]:
+        model = record.get("model", "")
+        return kinds.get(model, ""), model
+
+    return sorted(records, key=place)
+
+
+def write_experiment(
+    folder: Path, name: str, view: View, records: list[Record], kinds: Mapping[str, str]
+) -> None:
     """Writes the tables and figures of one experiment."""
-    answers_frame(records).to_csv(folder / f"{name}.csv", index=False, float_format="%.5f")
-    # What was chosen on dev differs between models; it is no line of its own.
-    chosen = () if "alpha" in view.index else ("alpha", "setting")
-    free = [s for s in ("similarity", "size") if s not in view.index]
-    pooled = answers_frame(records, pooled=["world", *free, *chosen])
-    parts = [f"# {view.title}", TABLE_NOTE, pivot_markdown(pooled, view.index)]
+    cells_frame(records).to_csv(folder / f"{name}.csv", index=False, float_format="%.5f")
+    pooled = pooled_frame(records, view)
+    parts = [f"# {view.title}", *summary(name, records, kinds), TABLE_NOTE]
+    for figure, draw in view.figures.items():
+        drawn = draw(records, pooled)
+        if drawn is not None:
+            save_figure(drawn, folder / f"{name}-{figure}.png")
+            parts.append(f"![{view.title}: {figure}]({name}-{figure}.png)")
+    parts += [*extras(name, records, pooled), "## Tables", tables_markdown(pooled, view.index)]
+    if name == "images" and len(points := abstention_points(records)):
+        save_figure(abstention_figure(points), folder / f"{ABSTENTION_FIGURE}.png")
+    (folder / f"{name}.md").write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+
+
+def summary(name: str, records: list[Record], kinds: Mapping[str, str]) -> list[str]:
+    """One line for each comparison that the results make of this experiment."""
+    claimed = (test for claim in CLAIMS for test in claim.tests)
+    failing = (test for failure in FAILURES for test in failure.tests)
+    tests = [test for test in (*claimed, *failing, MAXIMUM) if test.experiment == name]
+    lines = [f"- {sentence(outcome(test, records), kinds)}" for test in tests]
+    if name == "rules" and len(judged := judge(records)):
+        lines.append(f"- {judged_sentence(judged)}")
+    return ["\n".join(lines), DETAILS] if lines else []
+
+
+def extras(name: str, records: list[Record], pooled: pd.DataFrame) -> list[str]:
+    """Tables that only some experiments have."""
+    parts = []
     if name == "seeds":
         spread = seed_frame(pooled).to_markdown(index=False, floatfmt=".4f")
         parts += ["## Spread over seeds beside the interval over questions", spread]
+    if name == "rules" and len(judged := judge(records)):
+        parts += ["## Against the sum", judged_table(judged)]
     costs = of_kind(records, "cost")
     if costs:
         columns = ["model", "num_images", "rule", "rows", "encoded", "prefill_tokens", "seconds",
                    "over_plain"]  # fmt: skip
         table = pd.DataFrame(costs)[columns].to_markdown(index=False, floatfmt=".4g")
         parts += ["## Cost per question, measured", table]
+    choices = chosen_frame(records)
+    if len(choices):
+        parts += ["## Settings, chosen on dev", markdown(choices)]
     notes = sorted({f"- {r['model']}, {r['rule']}: {r['why']}" for r in of_kind(records, "note")})
-    if notes:
-        parts += ["## What could not be run", "\n".join(notes)]
-    for figure, draw in view.figures.items():
-        save_figure(draw(records, pooled), folder / f"{name}-{figure}.png")
-        parts.append(f"![{view.title}: {figure}]({name}-{figure}.png)")
-    (folder / f"{name}.md").write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+    return parts + (["## What could not be run", "\n".join(notes)] if notes else [])
 
 
+def chosen_frame(records: Iterable[Record]) -> pd.DataFrame:
+    """What was chosen on dev: rule and reading down, models across."""
+    choices: list[dict[str, Any]] = [
+        {**record, "chosen": str(record["chosen"])} for record in of_kind(records, "choice")
+    ]
+    if not choices:
+        return pd.DataFrame()
+    table = pd.DataFrame(choices).pivot_table(
+        index=["rule", "reading"], columns="model", values="chosen", aggfunc="first", sort=False
+    )
+    return table.fillna("-").reset_index()
+
+
+DETAILS = "What these words mean, and the tables behind them: [results](../results.md)."
 TABLE_NOTE = (
-    "Accuracy, and in brackets its paired difference to plain decoding on the same questions with "
-    "95% interval over questions; worlds put together (each by itself in the CSV file beside "
-    "this). n is the least number of questions of a cell. Settings were chosen on dev."
+    "In the tables below: accuracy (of minimal pairs the image score), and in brackets its paired "
+    "difference to plain decoding on the same questions with 95% interval over questions; worlds "
+    "put together unless a column tells them apart (every cell by itself, with leakage and "
+    "abstention, is in the CSV file beside this). n is the least number of questions, or pairs, of "
+    "a line. Settings were chosen on dev."
 )
 
 
