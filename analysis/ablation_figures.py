@@ -15,6 +15,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 
+from analysis.ablation_tables import setting_text
 from analysis.ablations import PLAIN, pareto
 from analysis.judging import BOUNDS
 
@@ -23,6 +24,8 @@ SAID = {"right": "C2", "own image": "C0", "unknown": "C3", "other": "0.75"}
 MARKERS = "os^vDPX*"
 #: Panels side by side where they wrap.
 ACROSS = 4
+#: More numbers than these are not all written on an axis.
+TICKS = 8
 
 
 def lines_figure(
@@ -43,17 +46,17 @@ def lines_figure(
     flat = shown[(shown["rule"] == PLAIN) & shown[x].isna()]
     varied = shown[shown[x].notna()]
     numeric = pd.api.types.is_numeric_dtype(varied[x])
-    levels = sorted(set(varied[x])) if numeric else list(dict.fromkeys(varied[x]))
     hues = list(dict.fromkeys(varied[hue].dropna()))
     palette = dict(zip(hues, sns.color_palette("colorblind", max(1, len(hues))), strict=False))
     figure, panels = _panels(frame)
     for axes, model, case in panels:
         part = _of(varied, model, case)
+        levels = _levels(varied.loc[varied["case"] == case, x])
         for i, name in enumerate(hues):
             points = part[part[hue] == name].sort_values(x, kind="stable")
             at = points[x].to_numpy(float) if numeric else _places(points[x], levels, i, len(hues))
             axes.errorbar(
-                at, points[value], yerr=_ends(points, value, low, high), label=str(name),
+                at, points[value], yerr=_ends(points, value, low, high), label=setting_text(name),
                 color="0.25" if name == PLAIN else palette[name], capsize=1.5, elinewidth=0.8,
                 marker=MARKERS[i % len(MARKERS)], markersize=3.5, lw=1.2,
                 ls=("--" if name == PLAIN else "-") if numeric else "none",
@@ -66,7 +69,7 @@ def lines_figure(
         if not numeric:
             axes.set_xticks(range(len(levels)), levels, rotation=45, ha="right", fontsize=8)
             axes.set_xlim(-0.5, len(levels) - 0.5)
-        elif len(levels) <= 8:
+        elif 0 < len(levels) <= TICKS:
             axes.set_xticks(levels, [f"{level:g}" for level in levels])
     name = "accuracy" if value == "value" else "difference to plain"
     _finish(figure, label or x.replace("_", " "), name)
@@ -89,7 +92,7 @@ def heat_figure(
     sns.set_theme(style="white", context="paper")
     cases, models = (list(dict.fromkeys(frame[name])) for name in ("case", "model"))
     settings = list(dict.fromkeys(frame[y]))
-    columns = min(len(cases), max(1, 12 // (len(models) + 2)))
+    columns = min(len(cases), ACROSS, max(1, 24 // (len(models) + 2)))
     rows = -(-len(cases) // columns)
     figure, panels = plt.subplots(
         rows, columns, squeeze=False, sharex=True, sharey=True, layout="constrained",
@@ -139,8 +142,8 @@ def rows_figure(rows: pd.DataFrame, x: str, *, label: str = "") -> Figure:
     order = ("plain", "on target", "off target", "branch", "reference")
     rows = rows.assign(case=pd.Categorical(rows["role"], order).remove_unused_categories())
     rows = rows.sort_values("case", kind="stable")
-    levels = list(dict.fromkeys(rows[x]))
-    levels = sorted(levels) if pd.api.types.is_numeric_dtype(rows[x]) else levels
+    levels = _levels(rows[x])
+    step = 1 if len(levels) <= TICKS else 2  # or labels would run into each other
     figure, panels = _panels(rows)
     for axes, model, role in panels:
         counts = _of(rows, model, role).groupby(x)[["total", "right", "own", "unknown"]].sum()
@@ -150,10 +153,12 @@ def rows_figure(rows: pd.DataFrame, x: str, *, label: str = "") -> Figure:
             shares = (_count(counts, name) / counts["total"]).fillna(0.0).to_numpy(float)
             axes.bar(range(len(levels)), shares, 0.85, bottom, color=colour, label=name, lw=0)
             bottom += shares
-        texts = [f"{v:g}" if isinstance(v, float) else str(v) for v in levels]
+        texts = [setting_text(level) for level in levels]
         numeric = all(isinstance(v, int | float) for v in levels)
-        axes.set_xticks(range(len(levels)), texts, rotation=0 if numeric else 45, fontsize=7,
-                        ha="center" if numeric else "right")  # fmt: skip
+        axes.set_xticks(
+            range(0, len(levels), step), texts[::step], rotation=0 if numeric else 45, fontsize=7,
+            ha="center" if numeric else "right",
+        )  # fmt: skip
         axes.set_ylim(0, 1)
         axes.grid(axis="x", visible=False)
     _finish(figure, label or x.replace("_", " "), "share of rows")
@@ -181,14 +186,20 @@ def cost_figure(points: pd.DataFrame) -> Figure:
         for _, point in part.iterrows():
             i = rules.index(point["rule"])
             errors = [[point["value"] - point["ci_low"]], [point["ci_high"] - point["value"]]]
+            # Most strategies run one row: side by side, or one would hide the others.
+            at = point["rows"] * 1.05 ** (i - (len(rules) - 1) / 2)
             axes.errorbar(
-                point["rows"], point["value"], yerr=np.clip(errors, 0, None), color=colours[i],
+                at, point["value"], yerr=np.clip(errors, 0, None), color=colours[i],
                 marker=MARKERS[i % len(MARKERS)], ms=5, capsize=2, ls="none", label=point["rule"],
             )  # fmt: skip
         # What knows the asked image is a bound: no front that a method could reach.
         methods = part[~part["rule"].isin(BOUNDS)]
         front = methods[pareto(methods, "rows")].sort_values("rows")
-        axes.plot(front["rows"], front["value"], color="0.4", lw=1, zorder=0)
+        axes.plot(
+            front["rows"], front["value"], color="0.4", lw=1, zorder=0, drawstyle="steps-post"
+        )
+        axes.set_xscale("log", base=2)
+        axes.xaxis.set_major_formatter("{x:g}")
     _finish(figure, "rows per question", "accuracy")
     return figure
 
@@ -253,7 +264,7 @@ def _panels(
     columns = min(ACROSS, len(models)) if wrapped else len(cases)
     rows = -(-len(models) // columns) if wrapped else len(models)
     figure, grid = plt.subplots(
-        rows, columns, sharex=True, sharey=True, squeeze=False, layout="constrained",
+        rows, columns, sharex="col", sharey=True, squeeze=False, layout="constrained",
         figsize=(0.9 + width * columns, 0.9 + height * rows),
     )  # fmt: skip
     pairs = [(model, case) for model in models for case in cases]
@@ -276,6 +287,12 @@ def _panels(
 
 def _of(frame: pd.DataFrame, model: str, case: str) -> pd.DataFrame:
     return frame[(frame["model"] == model) & (frame["case"] == case)]
+
+
+def _levels(column: pd.Series) -> list[Any]:
+    """Values of an axis: numbers by size, names as they come."""
+    levels = list(dict.fromkeys(column))
+    return sorted(levels) if pd.api.types.is_numeric_dtype(column) else levels
 
 
 def _places(column: pd.Series, levels: Sequence[Any], i: int, hues: int) -> np.ndarray:

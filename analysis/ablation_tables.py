@@ -119,15 +119,14 @@ def run_table(records: Iterable[Record], name: str, rows: Mapping[str, Any]) -> 
             frame = frame.loc[frame.groupby(whole, sort=False)["delta"].idxmax()]
         if len(frame) <= SCREEN:
             break
+    settings = [*by, *(("alpha",) if grid else ())]
     table = Table(title=f"{name}: plain decoding and FOCUS", title_justify="left")
-    columns = {**{column: "left" for column in (*by, *(("alpha",) if grid else ()))},
-               "n": "right", "plain": "right", "FOCUS": "right", "FOCUS - plain [95%]": "right"}
-    for column, justify in columns.items():
-        table.add_column(column.replace("_", " "), justify=justify)
+    for column in (*settings, "n", "plain", "FOCUS", "FOCUS - plain [95%]"):
+        table.add_column(column.replace("_", " "), justify="left" if column in by else "right")
     for row in frame.to_dict("records"):
-        settings = [setting_text(row[column]) for column in columns if column in row and column != "n"]
         rates = [f"{row[which]:.3f}" for which in ("second", "first")]
-        table.add_row(*settings, str(row["n"]), *rates, difference(row))
+        texts = [setting_text(row[column]) for column in settings]
+        table.add_row(*texts, str(row["n"]), *rates, difference(row))
     return table
 
 

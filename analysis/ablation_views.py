@@ -73,6 +73,8 @@ def _lines(x: str, hue: str = "rule", reading: str = VOCABULARY, label: str = ""
            **only: Any) -> Draw:  # fmt: skip
     def draw(records: list[Record], pooled: pd.DataFrame) -> Figure | None:
         frame = _only(_greedy(pooled, reading), **only)
+        if x == "num_images":  # on the axis, so it tells no panels apart
+            frame = frame.assign(case=frame["kind"])
         return lines_figure(frame, x, hue=hue, label=label) if frame[x].notna().any() else None
 
     return draw
@@ -141,18 +143,16 @@ def _adaptive(records: list[Record], pooled: pd.DataFrame) -> Figure | None:
 
 
 def _judged(split: str) -> Draw:
-    """Candidate rules minus the sum, worlds and numbers of images averaged."""
+    """Candidate rules minus the sum, worlds put together."""
 
     def draw(records: list[Record], pooled: pd.DataFrame) -> Figure | None:
-        cells = rule_cells(records)
+        cells = rule_cells(records, by=("model", "kind", "num_images"))
         cells = cells[cells["split"] == split] if len(cells) else cells
         if cells.empty:
             return None
         cases = zip(cells["kind"], cells["num_images"], strict=True)
         cells = cells.assign(case=[case_name(*case) for case in cases])
-        columns = ["delta", "delta_low", "delta_high"]
-        frame = cells.groupby(["case", "rule", "model"], sort=False)[columns].mean().reset_index()
-        return heat_figure(frame, "rule", title="difference to the sum, mean over worlds")
+        return heat_figure(cells, "rule", title="difference to the sum")
 
     return draw
 

@@ -20,6 +20,7 @@ import pandas as pd
 
 from analysis.resampling import mean_interval, sign_flip
 from analysis.statistics import holm, paired_difference
+from analysis.zoo import TRACEABLE
 from focus.errors import InvalidValueError
 
 Record = dict[str, Any]
@@ -151,6 +152,8 @@ def answers_frame(
 def _measured(line: Record, metric: str) -> bool:
     if metric == IMAGE_SCORE:
         return bool(line["kind"] == "matching")
+    if metric == "leakage" and line["kind"] not in TRACEABLE:
+        return False
     return "marks" in line or metric in ("accuracy", HEADLINE)
 
 

@@ -127,7 +127,8 @@ CLAIMS = (
             Test(
                 f"other noise minus {DEFAULT_NOISE}, {label}", "noise",
                 {**FOCUS, "noise": OTHER_NOISE, "scale": 1.0, "kind": kind},
-                {**FOCUS, "noise": DEFAULT_NOISE, "scale": 1.0}, across="noise", aim=ALIKE, every=True,
+                {**FOCUS, "noise": DEFAULT_NOISE, "scale": 1.0},
+                across="noise", aim=ALIKE, every=True,
             )
             for kind, label in (("indexed", "indexed questions"), ("matching", PAIRS))
         ),
@@ -144,7 +145,8 @@ CLAIMS = (
                  {**FOCUS, "sharing": "branch", "seed": 0}, across="seed", aim=ALIKE, every=True),
             Test("shared noise minus noise for each branch", "seeds",
                  {**FOCUS, "sharing": ["sample", "run"], "seed": 0},
-                 {**FOCUS, "sharing": "branch", "seed": 0}, across="sharing", aim=ALIKE, every=True),
+                 {**FOCUS, "sharing": "branch", "seed": 0},
+                 across="sharing", aim=ALIKE, every=True),
         ),
     ),
     Claim(

@@ -14,7 +14,6 @@ import pandas as pd
 from analysis.ablations import (
     HEADLINE,
     Record,
-    adjusted,
     difference_row,
     of_kind,
     pool_units,
@@ -62,9 +61,9 @@ def compare(
             pairs, the image score.
 
     Returns:
-        Columns `by`, first, second (means), delta, delta_low, delta_high, p_value, n,
-        clusters and p_holm (over all rows); a cluster that several rows share stays one, such as
-        the same question asked to several models. Empty where nothing has a partner.
+        Columns `by`, first, second (means), delta, delta_low, delta_high, p_value, n and
+        clusters; a cluster that several lines share stays one, such as the same question asked to
+        several models. Empty where nothing has a partner.
     """
     records = list(records)
     questions = {r["questions"]: r for r in of_kind(records, "questions")}
@@ -88,7 +87,7 @@ def compare(
         row = {**dict(zip(by, key, strict=True)), "n": len(values)}
         row |= {"clusters": len(set(labels)), "first": values.mean(), "second": other.mean()}
         rows.append(row | difference_row(values, other, labels))
-    return adjusted(rows)
+    return pd.DataFrame(rows)
 
 
 def word(low: float, high: float, aim: str = ABOVE) -> str:
@@ -107,7 +106,7 @@ def word(low: float, high: float, aim: str = ABOVE) -> str:
     if aim == ABOVE:
         return HOLDS if low > 0 else REVERSED if high < 0 else OPEN
     if aim == ALIKE:
-        inside, outside = -MARGIN < low and high < MARGIN, low > MARGIN or high < -MARGIN
+        inside, outside = low > -MARGIN and high < MARGIN, low > MARGIN or high < -MARGIN
         return HOLDS if inside else REVERSED if outside else OPEN
     raise InvalidValueError("aim", aim, f"one of {ABOVE}, {BELOW}, {ALIKE}")
 

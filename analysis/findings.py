@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -75,8 +76,8 @@ FAILURES = (
     ),
     Failure(
         "Noise in the colour of the content",
-        "Noise with the mean colour of the image that it hides (own), or of the asked one (target), "
-        "answers questions about colour for a branch that sees nothing.",
+        "Noise with the mean colour of the image that it hides (own), or of the asked one "
+        "(target), answers questions about colour for a branch that sees nothing.",
         ("correlated-tint",),
         (Test("coloured noise minus plain noise", "correlated",
               {"rule": "sum", "tint": ["own", "target"]}, WHOLE, across="tint", aim=BELOW),),
@@ -159,12 +160,13 @@ def abstention_sentence(points: pd.DataFrame) -> str:
             f"where off-target branches abstain in {name} {MOSTLY:.0%}, the sum gains in {gains} "
             f"of {len(part)} and loses in {losses}"
         )
-    tied = "" if rho != rho else f" Rank correlation of abstention and gain: {rho:+.2f} "         f"(p = {p_value:.2g})."  # fmt: skip
+    tied = f" Rank correlation of abstention and gain: {rho:+.2f} (p = {p_value:.2g})."
+    tied = "" if math.isnan(rho) else tied
     return f"Over {n} points (model, world, number of images): {'; '.join(parts)}.{tied}"
 
 
 def number_sentence(records: Sequence[Record], kinds: Mapping[str, str]) -> list[str]:
-    """How sum and maximum fare on indexed questions from the fewest to the most images, per kind of model."""
+    """How sum and maximum fare on indexed questions from the fewest to the most images."""
     lines = [r for r in records if r.get("kind") == "indexed" and r.get("world") != "clips"]
     dials = ("world", "similarity", "alpha", "size", "setting")
     frame = answers_frame(lines, metric=HEADLINE, pooled=dials)
@@ -196,7 +198,7 @@ MAXIMUM = Test(
 
 
 def judged_table(judged: pd.DataFrame) -> str:
-    """Rules down; on each split cells won / tied / lost against the sum, and the mean difference."""
+    """Rules down; on each split cells won, tied and lost against the sum, and the difference."""
     lines = []
     for rule, part in judged.groupby("rule", sort=False):
         line = {"rule": rule}

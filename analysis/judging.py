@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import pandas as pd
 
@@ -21,8 +21,15 @@ LEVEL = 0.05
 SPLITS = ("dev", "test")
 
 
-def rule_cells(records: Iterable[Record], *, reading: str = VOCABULARY) -> pd.DataFrame:
-    """Every candidate minus the sum in every cell (model, world, kind, number of images).
+def rule_cells(
+    records: Iterable[Record], *, by: Sequence[str] = CELL, reading: str = VOCABULARY
+) -> pd.DataFrame:
+    """Every candidate minus the sum in every cell.
+
+    Args:
+        records: of the experiment.
+        by: settings that cells are apart by; all others are put together.
+        reading: of the answers.
 
     Returns:
         Columns of `analysis.comparisons.compare` with split and rule; p_holm is over all rules and
@@ -32,10 +39,10 @@ def rule_cells(records: Iterable[Record], *, reading: str = VOCABULARY) -> pd.Da
     parts = []
     for split in SPLITS:
         candidates = [rule for rule in _rules(records, split) if rule not in NO_CANDIDATES]
-        cells = _against(records, split, candidates, ("rule", *CELL), reading)
+        cells = _against(records, split, candidates, ("rule", *by), reading)
         if len(cells):
-            cells["p_holm"] = holm(cells["p_value"].tolist())
-            parts.append(cells.assign(split=split, outcome=_outcomes(cells)))
+            cells = cells.assign(split=split, p_holm=holm(cells["p_value"].tolist()))
+            parts.append(cells.assign(outcome=_outcomes(cells)))
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
 
 
