@@ -187,7 +187,7 @@ def cost_figure(points: pd.DataFrame) -> Figure:
             i = rules.index(point["rule"])
             errors = [[point["value"] - point["ci_low"]], [point["ci_high"] - point["value"]]]
             # Most strategies run one row: side by side, or one would hide the others.
-            at = point["rows"] * 1.05 ** (i - (len(rules) - 1) / 2)
+            at = point["rows"] * 1.03 ** (i - (len(rules) - 1) / 2)
             axes.errorbar(
                 at, point["value"], yerr=np.clip(errors, 0, None), color=colours[i],
                 marker=MARKERS[i % len(MARKERS)], ms=5, capsize=2, ls="none", label=point["rule"],

@@ -324,6 +324,8 @@ def because(found: Outcome, records: Sequence[Record]) -> str:
     rows = [row for row in of_kind(records, "rows")
             if selected(row, {k: v for k, v in found.test.first.items() if k in row})]  # fmt: skip
     role = "off target" if any(row["role"] == "off target" for row in rows) else "branch"
+    # Questions that name no single attribute have no answer of another image to count.
+    named = any(row["own"] for row in rows)
     parts = []
     for each in (HOLDS, REVERSED, OPEN):
         of_word = [r for r in rows if r["role"] == role and found.words.get(r["model"]) == each]
@@ -331,7 +333,7 @@ def because(found: Outcome, records: Sequence[Record]) -> str:
         if total:
             share = {name: sum(row[name] for row in of_word) / total
                      for name in ("unknown", "own", "right")}  # fmt: skip
-            own = f", their own image's answer in {share['own']:.0%}" if role != "branch" else ""
+            own = f", their own image's answer in {share['own']:.0%}" if named else ""
             parts.append(
                 f'where it is {each.replace(HOLDS, "true")}, "unknown" in {share["unknown"]:.0%}'
                 f"{own}, the right answer in {share['right']:.0%}"

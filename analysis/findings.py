@@ -232,7 +232,7 @@ def front_table(records: Sequence[Record], kind: str, number: int) -> str:
     for model, part in points.groupby("model", sort=False) if len(points) else ():
         methods = part[~part["rule"].isin(BOUNDS)]
         front = methods[pareto(methods, "rows")].sort_values("rows")
-        texts = [f"{r.rule} ({setting_text(float(r.rows))} rows): {r.value:.3f}"
+        texts = [f"{r.rule} {r.value:.3f} ({setting_text(float(r.rows))})"
                  for r in front.itertuples()]  # fmt: skip
-        lines.append({"model": model, "front": ", ".join(texts)})
+        lines.append({"model": model, "front: accuracy (rows)": ", ".join(texts)})
     return markdown(pd.DataFrame(lines)) if lines else ""

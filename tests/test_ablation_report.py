@@ -418,7 +418,7 @@ def test_the_front_leaves_out_what_is_dominated_and_what_knows_the_image():
         records.append(line("q", rule, "+" * right + "-" * (20 - right), rows=rows))
     assert cost_points(records, "indexed", 2).set_index("rule")["rows"].to_dict()["sum"] == 3
     table = findings.front_table(records, "indexed", 2)
-    assert "plain (1 rows): 0.500, sum (3 rows): 0.750" in table
+    assert "plain 0.500 (1), sum 0.750 (3)" in table
     assert not re.search("sofa|vcd|oracle|single", table)
 
 
