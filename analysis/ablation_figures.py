@@ -47,7 +47,8 @@ def lines_figure(
     varied = shown[shown[x].notna()]
     numeric = pd.api.types.is_numeric_dtype(varied[x])
     hues = list(dict.fromkeys(varied[hue].dropna()))
-    palette = dict(zip(hues, sns.color_palette("colorblind", max(1, len(hues))), strict=False))
+    colours = "colorblind" if len(hues) <= 10 else "husl"  # it has ten, and begins again
+    palette = dict(zip(hues, sns.color_palette(colours, len(hues)), strict=True))
     figure, panels = _panels(frame)
     for axes, model, case in panels:
         part = _of(varied, model, case)

@@ -157,6 +157,16 @@ def _judged(split: str) -> Draw:
     return draw
 
 
+def _scales(records: list[Record], pooled: pd.DataFrame) -> Figure | None:
+    """Against the scale of the noise: types that were tried at several."""
+    frame = _greedy(pooled)
+    several = frame.groupby("noise")["scale"].transform("nunique") > 1
+    frame = frame[several | (frame["rule"] == PLAIN)]
+    if frame["scale"].isna().all():
+        return None
+    return lines_figure(frame, "scale", hue="noise", label="scale of the noise")
+
+
 def _cooled(records: list[Record], pooled: pd.DataFrame) -> Figure | None:
     """Against temperature; greedy decoding stands at zero."""
     frame = pooled[pooled["reading"] == VOCABULARY]
@@ -179,7 +189,7 @@ VIEWS: dict[str, View] = {
         ("noise", "scale"),
         {
             "types": _map("noise", scale=1.0),
-            "scales": _lines("scale", hue="noise", label="scale of the noise"),
+            "scales": _scales,
         },
     ),
     "seeds": View(

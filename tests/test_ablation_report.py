@@ -367,6 +367,10 @@ def test_an_oracle_is_no_candidate_and_a_split_may_be_missing():
     assert set(found["rule"]) == {"gated"}
     assert findings.judged_sentence(found).endswith("on dev gated; on test not judged yet.")
     assert judge([]).empty
+    # What wins here and loses there is safe nowhere.
+    mixed = judge(judged_records(40, 40))
+    assert mixed[["won", "lost"]].values.tolist() == [[1, 1]]
+    assert "on dev none" in findings.judged_sentence(mixed)
 
 
 def test_cells_are_adjusted_together():
@@ -391,7 +395,7 @@ def test_gain_is_set_beside_abstention():
     assert "at least 50%, the sum gains in 1 of 1 and loses in 0" in text
     assert "less than 50%, the sum gains in 0 of 1 and loses in 1" in text
     blend = said("b-answering", "off target", unknown=20, own=0, scale=0.5)
-    other = [*gaining_and_losing(), blend]
+    other = [blend, *gaining_and_losing()]
     assert findings.abstention_points(other)["unknown"].tolist() == points["unknown"].tolist()
     table = findings.models_table(gaining_and_losing(), KINDS)
     assert re.search(r"a-abstaining \| abstaining \| 0.950 .* 0.050 .* 1.000", table)
@@ -653,3 +657,15 @@ def test_records_are_read_by_experiment(tmp_path):
     assert found["seeds"] == read_records(tmp_path / "seeds.jsonl.gz")
     assert ablation_report.names_of(found) == ["a-abstaining"]
     assert claims.OTHER_NOISE
+
+
+def test_scales_are_shown_of_noise_that_has_several():
+    records = [asked("q"), line("q", "plain", "+-" * 10)]
+    for noise, scale in (("black", 1.0), ("black", 0.5), ("gray", 1.0)):
+        records.append(line("q", "sum", "+" * 20, **{**ROWS, "noise": noise, "scale": scale}))
+    view = VIEWS["noise"]
+    figure = view.figures["scales"](records, pooled_frame(records, view))
+    assert figure is not None
+    assert [t.get_text() for t in figure.legends[0].get_texts()] == ["plain", "black"]
+    plt.close(figure)
+    assert view.figures["scales"](records[:2], pooled_frame(records[:2], view)) is None
