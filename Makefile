@@ -3,7 +3,7 @@
 #
 #   PYTHON=python3.12   interpreter to build the environment with
 #   UV=                 use pip even where uv is installed
-#   ARGS="..."          further arguments for demo, test, train-zoo, ladder, zoo-report, evaluate, rescore, main-table, ablations, bench
+#   ARGS="..."          further arguments for demo, test, train-zoo, ladder, zoo-report, evaluate, rescore, main-table, ablations, figures, bench
 #   QUICK=1             demo and ablations on a few questions only
 #   RUN=1               main-table runs what is missing first (ARGS="model=internvl3_2b": a part)
 
@@ -17,7 +17,7 @@ ABLATIONS := $(patsubst conf/experiment/ablation_%.yaml,ablation-%,$(wildcard co
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help env demo test test-slow lint format typecheck notebooks train-zoo ladder zoo-report evaluate rescore main-table ablations report bench lock clean
+.PHONY: help env demo test test-slow lint format typecheck notebooks train-zoo ladder zoo-report evaluate rescore main-table ablations figures report bench lock clean
 .PHONY: $(ABLATIONS)
 
 help: ## List the targets
@@ -73,6 +73,9 @@ ablations: $(INSTALLED) ## All ablations, or one: ablation-noise, ... (conf/expe
 
 $(ABLATIONS): ablation-%: $(INSTALLED)
 	$(VENV_PYTHON) -m experiments.ablate experiment=ablation_$* $(if $(QUICK),form=quick) $(ARGS)
+
+figures: $(INSTALLED) ## Tables and figures of the ablations, and docs/results.md, from their records
+	$(VENV_PYTHON) -m experiments.ablation_report $(ARGS)
 
 report: $(INSTALLED) ## Renew the demo table and figures of the documentation from its committed records
 	$(VENV_PYTHON) -m experiments.report

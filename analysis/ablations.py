@@ -18,8 +18,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.resampling import mean_interval
+from analysis.resampling import mean_interval, sign_flip
 from analysis.statistics import holm, paired_difference
+from analysis.zoo import TRACEABLE
 from focus.errors import InvalidValueError
 
 Record = dict[str, Any]
@@ -33,6 +34,10 @@ SETTINGS = (
     *("temperature", "setting", "reading"),
 )
 METRICS = {"accuracy": "+", "leakage": "x", "abstained": "?"}
+#: Of minimal pairs: a pair counts only if both captions find their image (VisMin, Winoground).
+IMAGE_SCORE = "image score"
+#: Accuracy or, for minimal pairs, the image score: what a set of questions is judged by.
+HEADLINE = "headline"
 
 
 def write_records(path: str | os.PathLike[str], records: Iterable[Mapping[str, Any]]) -> None:
@@ -73,6 +78,39 @@ def values_of(record: Mapping[str, Any], metric: str = "accuracy") -> np.ndarray
     return (marks == METRICS[metric].encode()).astype(float)
 
 
+def unit_values(
+    line: Mapping[str, Any], questions: Mapping[str, Any], metric: str
+) -> tuple[np.ndarray, list[str]]:
+    """One value per unit that a metric is measured on, and the cluster of each.
+
+    Args:
+        line: answers of one setting.
+        questions: the ``questions`` record of those answers; its ``groups`` tell which questions
+            count only together.
+        metric: key of `METRICS`, or `IMAGE_SCORE`: one value per pair, the product of its questions
+            (both right; where answers are sampled, the probability that both are, since each is
+            drawn by itself).
+    """
+    known, clusters = questions["questions"], questions["clusters"]
+    if metric != IMAGE_SCORE:
+        return values_of(line, metric), [f"{known}/{label}" for label in clusters]
+    if line["kind"] != "matching":
+        raise InvalidValueError("metric", metric, f"accuracy, for questions of kind {line['kind']}")
+    pairs: dict[Any, float] = {}
+    cluster_of: dict[Any, Any] = {}
+    for value, group, cluster in zip(values_of(line), questions["groups"], clusters, strict=True):
+        pairs[group] = pairs.get(group, 1.0) * float(value)
+        cluster_of[group] = cluster
+    return np.array(list(pairs.values())), [f"{known}/{label}" for label in cluster_of.values()]
+
+
+def metric_of(line: Mapping[str, Any], metric: str) -> str:
+    """The metric itself; for `HEADLINE` that of the line's kind of questions."""
+    if metric != HEADLINE:
+        return metric
+    return IMAGE_SCORE if line["kind"] == "matching" else "accuracy"
+
+
 def answers_frame(
     records: Iterable[Record], *, metric: str = "accuracy", pooled: Sequence[str] = ()
 ) -> pd.DataFrame:
@@ -80,40 +118,62 @@ def answers_frame(
 
     Args:
         records: of one experiment; plain lines among them.
-        metric: key of `METRICS`.
-        pooled: settings over which questions are put together (``world``: all worlds in one row);
-            only lines that have every pooled setting that the group's plain lines have.
+        metric: key of `METRICS`, `IMAGE_SCORE` or `HEADLINE`; lines that have none are left out.
+        pooled: settings over which units are put together (``world``: all worlds in one row).
 
     Returns:
-        Columns `SETTINGS` without the pooled ones, then value, ci_low, ci_high, n, clusters and,
-        but for plain lines, delta, delta_low, delta_high, p_value and p_holm (over all rows).
+        Columns `SETTINGS` without the pooled ones, then metric, value, ci_low, ci_high, n (units),
+        clusters and, but for plain lines, delta, delta_low, delta_high, p_value and p_holm (over
+        all rows).
     """
     records = list(records)
-    clusters = {r["questions"]: r["clusters"] for r in of_kind(records, "questions")}
-    lines = of_kind(records, "answers")
+    questions = {r["questions"]: r for r in of_kind(records, "questions")}
+    lines = [line for line in of_kind(records, "answers") if _measured(line, metric)]
     plain = {_pair(line): line for line in lines if line["rule"] == PLAIN}
     groups: dict[tuple[Any, ...], list[Record]] = {}
     dropped = {*pooled, *(("questions",) if pooled else ())}
     kept = [name for name in SETTINGS if name not in dropped]
     for line in lines:
-        groups.setdefault(tuple(line.get(name) for name in kept), []).append(line)
+        key = (*(line.get(name) for name in kept), metric_of(line, metric))
+        groups.setdefault(key, []).append(line)
     rows = []
     for key, members in groups.items():
-        labels = [
-            f"{member['questions']}/{label}"
-            for member in members
-            for label in clusters[member["questions"]]
-        ]
-        values = np.concatenate([values_of(member, metric) for member in members])
-        row = {**dict(zip(kept, key, strict=True)), **_level(values, labels)}
+        values, labels = pool_units(members, questions, key[-1])
+        row = {**dict(zip((*kept, "metric"), key, strict=True)), **level_row(values, labels)}
         if members[0]["rule"] != PLAIN:
-            base = [plain.get(_pair(member)) for member in members]
-            if all(base):
-                other = np.concatenate([values_of(line, metric) for line in base if line])
-                row |= _difference(values, other, labels)
+            base = [plain[_pair(member)] for member in members if _pair(member) in plain]
+            if len(base) == len(members):
+                other, _ = pool_units(base, questions, key[-1])
+                row |= difference_row(values, other, labels)
         rows.append(row)
-    adjusted = holm([row["p_value"] for row in rows if "p_value" in row])
-    for row, p_holm in zip((r for r in rows if "p_value" in r), adjusted, strict=True):
+    return adjusted(rows)
+
+
+def _measured(line: Record, metric: str) -> bool:
+    if metric == IMAGE_SCORE:
+        return bool(line["kind"] == "matching")
+    if metric == "leakage" and line["kind"] not in TRACEABLE:
+        return False
+    return "marks" in line or metric in ("accuracy", HEADLINE)
+
+
+def pool_units(
+    lines: Iterable[Record], questions: Mapping[str, Record], metric: str
+) -> tuple[np.ndarray, list[str]]:
+    """Values and cluster labels of several lines in one, in their order; see `unit_values`.
+
+    `HEADLINE` is that of each line, so lines of several kinds may be put together.
+    """
+    parts = [
+        unit_values(line, questions[line["questions"]], metric_of(line, metric)) for line in lines
+    ]
+    return np.concatenate([values for values, _ in parts]), [x for _, xs in parts for x in xs]
+
+
+def adjusted(rows: list[dict[str, Any]]) -> pd.DataFrame:
+    """Rows as a frame, with p_holm: Holm's adjustment over all of them that have a p-value."""
+    compared = [row for row in rows if "p_value" in row]
+    for row, p_holm in zip(compared, holm([row["p_value"] for row in compared]), strict=True):
         row["p_holm"] = p_holm
     frame = pd.DataFrame(rows)
     for column in ("delta", "delta_low", "delta_high", "p_value", "p_holm"):
@@ -126,7 +186,8 @@ def _pair(line: Mapping[str, Any]) -> tuple[Any, ...]:
     return tuple(line.get(name) for name in PAIRED)
 
 
-def _level(values: np.ndarray, labels: Sequence[str]) -> dict[str, Any]:
+def level_row(values: np.ndarray, labels: Sequence[str]) -> dict[str, Any]:
+    """Mean of values with its interval, n and the number of clusters."""
     low, high = mean_interval(values, labels)
     mean = float(values.mean())
     return {
@@ -138,16 +199,21 @@ def _level(values: np.ndarray, labels: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def _difference(values: np.ndarray, other: np.ndarray, labels: Sequence[str]) -> dict[str, Any]:
+def difference_row(
+    values: np.ndarray, other: np.ndarray, labels: Sequence[str]
+) -> dict[str, float]:
+    """Paired difference of the same units with interval and p-value."""
     low, high = mean_interval(values - other, labels, bounds=(-1.0, 1.0))
-    alone = len(set(labels)) == len(labels)
-    # Of the thorough comparison only the test is taken; its bootstrap would take minutes here.
-    test = paired_difference(values, other, None if alone else labels, resamples=1000)
+    p_value = sign_flip(values - other, labels)
+    if p_value is None:  # expected scores: too many distinct differences for the exact test
+        alone = len(set(labels)) == len(labels)
+        test = paired_difference(values, other, None if alone else labels, resamples=1000)
+        p_value = test.p_value
     return {
         "delta": float((values - other).mean()),
         "delta_low": low,
         "delta_high": high,
-        "p_value": test.p_value,
+        "p_value": p_value,
     }
 
 

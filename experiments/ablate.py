@@ -11,15 +11,17 @@ questions, are written when all its cells are there.
 from __future__ import annotations
 
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig
 from transformers.utils.logging import disable_progress_bar
 
+from analysis.ablation_tables import run_table
 from analysis.ablations import write_records
 from experiments.ablation_blocks import Bench, Block
-from experiments.ablation_cells import LogitStore, Model, load_questions, models_of, rows_grid
+from experiments.ablation_cells import LogitStore, Model, Rows, load_questions, models_of, rows_grid
 from experiments.ablation_choice import Chooser
 from experiments.ablation_strategies import Decoder, cost_records
 from experiments.config import entry_point, plain
@@ -40,6 +42,7 @@ def main(config: DictConfig) -> None:
     path = Path(config.output) / f"{config.name}.jsonl.gz"
     write_records(path, records)
     seconds = time.perf_counter() - started
+    console.print(run_table(records, config.name, asdict(Rows())))
     console.print(
         f"{config.name}: {len(records)} records of {len(models)} models in {seconds:.0f} s, "
         f"{computed} passes computed, the rest known: {path}",

@@ -94,6 +94,7 @@ def line(rule: str, marks: str, world: str = "scenes", **settings) -> dict:
         "model": "m",
         "questions": f"{world}-q",
         "world": world,
+        "kind": "indexed",
         "rule": rule,
         "reading": VOCABULARY,
         "marks": marks,

@@ -1,0 +1,239 @@
+"""Tables of the ablations, as text for a document, and frames that figures are drawn from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from rich.table import Table
+
+from analysis.ablations import (
+    HEADLINE,
+    IMAGE_SCORE,
+    METRICS,
+    PLAIN,
+    Record,
+    adaptive_curve,
+    answers_frame,
+    by_label,
+    of_kind,
+    values_of,
+)
+from analysis.answers import CANDIDATES, VOCABULARY
+from analysis.comparisons import compare, selected
+
+#: Most lines of a table in the terminal.
+SCREEN = 30
+READ = {VOCABULARY: "as generated text", CANDIDATES: "as a ranking of the candidates"}
+
+
+def cells_frame(records: Iterable[Record]) -> pd.DataFrame:
+    """Every cell under every metric; p-values are adjusted over the cells of one metric."""
+    records = list(records)
+    frames = [answers_frame(records, metric=metric) for metric in (*METRICS, IMAGE_SCORE)]
+    return pd.concat([frame for frame in frames if len(frame)], ignore_index=True)
+
+
+def difference(row: Any, bold: bool = False) -> str:
+    """Paired difference with its interval.
+
+    >>> difference({"delta": 0.25, "delta_low": 0.1, "delta_high": 0.4})
+    '+0.250 [+0.100, +0.400]'
+    """
+    text = f"{row['delta']:+.3f} [{row['delta_low']:+.3f}, {row['delta_high']:+.3f}]"
+    return f"**{text}**" if bold and (row["delta_low"] > 0 or row["delta_high"] < 0) else text
+
+
+def proportion(row: Any) -> str:
+    """Value, and its paired difference to plain decoding with interval.
+
+    >>> proportion({"value": 0.5, "delta": np.nan})
+    '0.500'
+    """
+    text = f"{row['value']:.3f}"
+    return text if pd.isna(row["delta"]) else f"{text} ({difference(row)})"
+
+
+def tables_markdown(frame: pd.DataFrame, index: Sequence[str]) -> str:
+    """One table for each reading and kind of questions: settings down, models across.
+
+    Args:
+        frame: from `analysis.ablations.answers_frame`, of the headline metric.
+        index: columns that name a line of a table; those of one value are left out. The column n
+            is the least number of units of a line.
+    """
+    parts = []
+    for (reading, kind), part in frame.groupby(["reading", "kind"], sort=False):
+        metric = part["metric"].iloc[0]
+        parts += [f"### {kind}: {metric}, read {READ[reading]}", _pivot(part, index)]
+    return "\n\n".join(parts)
+
+
+def _pivot(frame: pd.DataFrame, index: Sequence[str]) -> str:
+    names = [name for name in index if frame[name].nunique(dropna=False) > 1] or [index[-1]]
+    keys = {name: frame[name].map(setting_text) for name in names}
+    text = frame.assign(cell=frame.apply(proportion, axis=1), **keys)
+    table = text.pivot_table(
+        index=names, columns="model", values="cell", aggfunc="first", sort=False
+    )
+    table.insert(0, "n", text.groupby(names, sort=False)["n"].min().astype(str))
+    return markdown(table.fillna("-").reset_index())
+
+
+def markdown(frame: pd.DataFrame) -> str:
+    """A frame as a table of a document; numbers as they are."""
+    return str(frame.to_markdown(index=False, disable_numparse=True))
+
+
+def setting_text(value: Any) -> str:
+    """A setting as text; missing ones are empty.
+
+    >>> setting_text(0.30), setting_text(2.0), setting_text(None), setting_text("max")
+    ('0.3', '2', '', 'max')
+    """
+    return "" if pd.isna(value) else f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def run_table(records: Iterable[Record], name: str, rows: Mapping[str, Any]) -> Table:
+    """What a run ends with: plain decoding, FOCUS and their difference, per model and questions.
+
+    Worlds are put together and, where the table would not fit a screen, numbers of images and then
+    kinds too. A grid of contrast weights shows the one that does best in it.
+
+    Args:
+        records: of the run.
+        name: of the experiment.
+        rows: settings of the rows of FOCUS that are shown.
+    """
+    records = list(records)
+    focus = {"rule": "sum", **rows}
+    lines = [r for r in of_kind(records, "answers")
+             if selected(r, {**focus, "temperature": None, "reading": VOCABULARY})]  # fmt: skip
+    grid = len({(r["model"], r["questions"]) for r in lines}) < len(lines)
+    for by in (("model", "split", "kind", "num_images"), ("model", "split", "kind"), ("model",)):
+        whole = list(by)
+        frame = compare(records, focus, {"rule": PLAIN}, by=(*by, *(("alpha",) if grid else ())))
+        if grid:
+            frame = frame.loc[frame.groupby(whole, sort=False)["delta"].idxmax()]
+        if len(frame) <= SCREEN:
+            break
+    settings = [*by, *(("alpha",) if grid else ())]
+    table = Table(title=f"{name}: plain decoding and FOCUS", title_justify="left")
+    for column in (*settings, "n", "plain", "FOCUS", "FOCUS - plain [95%]"):
+        table.add_column(column.replace("_", " "), justify="left" if column in by else "right")
+    for row in frame.to_dict("records"):
+        rates = [f"{row[which]:.3f}" for which in ("second", "first")]
+        texts = [setting_text(row[column]) for column in settings]
+        table.add_row(*texts, str(row["n"]), *rates, difference(row))
+    return table
+
+
+def label_frame(
+    records: Iterable[Record], column: str, *, reading: str = VOCABULARY
+) -> pd.DataFrame:
+    """Accuracy by a label of the questions, worlds put together.
+
+    Args:
+        records: of one experiment.
+        column: of the ``questions`` records: ``target`` (place, counted from 1), ``domain`` or
+            ``answer``.
+        reading: of the answers.
+
+    Returns:
+        Columns model, kind, num_images, rule, label, value, ci_low, ci_high, n; questions without
+        a label are left out.
+    """
+    records = list(records)
+    known = {r["questions"]: r[column] for r in of_kind(records, "questions")}
+    names = ("model", "kind", "num_images", "rule")
+    groups: dict[tuple[Any, ...], tuple[list[str], list[Any]]] = {}
+    for line in of_kind(records, "answers"):
+        if line["reading"] != reading or "marks" not in line:
+            continue
+        marks, labels = groups.setdefault(tuple(line[name] for name in names), ([], []))
+        for mark, label in zip(line["marks"], known[line["questions"]], strict=True):
+            if label is not None:
+                marks.append(mark)
+                labels.append(label + 1 if column == "target" else label)
+    parts = [
+        by_label({"marks": "".join(marks)}, labels).assign(**dict(zip(names, key, strict=True)))
+        for key, (marks, labels) in groups.items()
+        if marks
+    ]
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
+
+
+def adaptive_frame(records: Iterable[Record], *, reading: str = VOCABULARY) -> pd.DataFrame:
+    """Accuracy-cost curves of adaptive FOCUS, worlds put together.
+
+    Returns:
+        Columns of `analysis.ablations.adaptive_curve`, model and case (kind, number of images).
+    """
+    lines: dict[tuple[Any, ...], Record] = {
+        (line["model"], line["questions"], line["rule"]): line
+        for line in of_kind(records, "answers")
+        if line["reading"] == reading and "marks" in line
+    }
+    groups: dict[tuple[Any, ...], list[tuple[np.ndarray, ...]]] = {}
+    for (model, questions, rule), line in lines.items():
+        if rule != "adaptive_focus":
+            continue
+        plain, focus = (lines[model, questions, name] for name in (PLAIN, "sum"))
+        groups.setdefault((model, line["kind"], line["num_images"]), []).append(
+            (np.array(line["margins"]), values_of(plain), values_of(focus))
+        )
+    curves = []
+    for (model, kind, number), parts in groups.items():
+        margins, plain_values, focus_values = (np.concatenate(x) for x in zip(*parts, strict=True))
+        curve = adaptive_curve(margins, plain_values, focus_values, num_branches=number)
+        curves.append(curve.assign(model=model, case=case_name(kind, number)))
+    return pd.concat(curves, ignore_index=True) if curves else pd.DataFrame()
+
+
+def case_name(kind: str, number: int) -> str:
+    """Name of a set of questions in figures.
+
+    >>> case_name("indexed", 2), case_name("matching", 2)
+    ('indexed, N = 2', 'matching')
+    """
+    return kind if kind == "matching" else f"{kind}, N = {number}"
+
+
+def cost_points(records: Iterable[Record], kind: str, number: int) -> pd.DataFrame:
+    """Accuracy and mean rows run of every strategy on one set of questions, worlds put together.
+
+    Returns:
+        Columns of `analysis.ablations.answers_frame` and rows.
+    """
+    asked = [r for r in records if r.get("kind") == kind and r.get("num_images") == number]
+    asked = [r for r in asked if r.get("reading", VOCABULARY) == VOCABULARY]
+    lines = pd.DataFrame(of_kind(asked, "answers"))
+    if lines.empty:
+        return lines
+    rows = lines.groupby(["model", "rule"])["rows"].mean().reset_index()
+    dials = ("world", "similarity", "alpha", "setting", "size")
+    return answers_frame(asked, metric=HEADLINE, pooled=dials).drop(
+        columns="rows", errors="ignore").merge(rows, on=["model", "rule"])  # fmt: skip
+
+
+def seed_frame(frame: pd.DataFrame) -> pd.DataFrame:
+    """Spread of the accuracy over noise seeds, beside the interval over questions.
+
+    Args:
+        frame: from `analysis.ablations.answers_frame`, with several seeds.
+
+    Returns:
+        Columns model, kind, sharing, reading, seeds, mean, sd (over seeds), half_width (mean half
+        width of the 95% interval over questions).
+    """
+    noisy = frame[frame["rule"] != PLAIN]
+    width = (noisy["ci_high"] - noisy["ci_low"]) / 2
+    groups = noisy.assign(width=width).groupby(["model", "kind", "sharing", "reading"], sort=False)
+    return groups.agg(
+        seeds=("seed", "nunique"),
+        mean=("value", "mean"),
+        sd=("value", "std"),
+        half_width=("width", "mean"),
+    ).reset_index()

@@ -1,0 +1,238 @@
+"""What the ablations show beyond the claims of the paper: frames, and sentences made from them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+
+from analysis.ablation_tables import (
+    cost_points,
+    difference,
+    markdown,
+    setting_text,
+)
+from analysis.ablations import HEADLINE, PLAIN, Record, answers_frame, of_kind, pareto
+from analysis.answers import VOCABULARY
+from analysis.claims import Test
+from analysis.comparisons import ABOVE, BELOW, compare
+from analysis.judging import BOUNDS, PUBLISHED, SPLITS
+from analysis.zoo import rank_correlation
+
+#: Roles of rows, and what of them a table of models shows.
+ROLES = {
+    'off target: "unknown"': ("off target", "unknown"),
+    "off target: own image": ("off target", "own"),
+    "on target: right": ("on target", "right"),
+    'reference: "unknown"': ("reference", "unknown"),
+}
+#: An off-target branch that abstains at least so often counts as abstaining.
+MOSTLY = 0.5
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A way in which FOCUS fails, provoked on purpose.
+
+    Args:
+        title: of its section.
+        why: what goes wrong.
+        figures: files beside the records.
+        tests: comparisons that show it.
+    """
+
+    title: str
+    why: str
+    figures: Sequence[str]
+    tests: Sequence[Test]
+
+
+def _focus(label: str, experiment: str, across: str, **first: object) -> Test:
+    return Test(f"FOCUS minus plain, {label}", experiment, {"rule": "sum", **first}, across=across)
+
+
+WHOLE = {"rule": "sum", "scale": 1.0, "tint": "none"}
+FAILURES = (
+    Failure(
+        "Similar images",
+        "The more attributes images share, the less an answer can leak: another image's answer is "
+        "then often right. What plain decoding still gets wrong is what FOCUS can gain.",
+        ("similarity-accuracy", "similarity-rows"),
+        (_focus("indexed questions by shared attributes", "similarity", "similarity",
+                kind="indexed"),
+         _focus("which-image by shared attributes", "similarity", "similarity", kind="which")),
+    ),
+    Failure(
+        "Noise through which the image shines",
+        "A blend of image and noise at a scale below one tells the other branches what the image "
+        "is. They then answer from an image that they are not to see.",
+        ("correlated-scale", "correlated-rows"),
+        (Test("blend minus pure noise", "correlated",
+              {"rule": "sum", "tint": "none", "scale": [0.9, 0.7, 0.5, 0.3, 0.1, 0.0]}, WHOLE,
+              across="scale", aim=BELOW),
+         _focus("by scale of the noise", "correlated", "scale", tint="none")),
+    ),
+    Failure(
+        "Noise in the colour of the content",
+        "Noise with the mean colour of the image that it hides (own), or of the asked one "
+        "(target), answers questions about colour for a branch that sees nothing.",
+        ("correlated-tint",),
+        (Test("coloured noise minus plain noise", "correlated",
+              {"rule": "sum", "tint": ["own", "target"]}, WHOLE, across="tint", aim=BELOW),),
+    ),
+    Failure(
+        "Questions that need several images",
+        "No branch can count over images, find the odd one out or tell same from different: it "
+        "sees one image, and the sum adds up answers to another question.",
+        ("collective-answers", "collective-rows"),
+        (_focus("by kind", "collective", "kind", kind=["counting", "odd", "same"]),),
+    ),
+)  # fmt: skip
+
+
+def role_shares(records: Iterable[Record], labels: Sequence[str]) -> pd.DataFrame:
+    """What each kind of row says first on indexed test questions under the default rows.
+
+    Returns:
+        Columns `labels` (of the records, model among them), role, unknown, own and right: shares.
+    """
+    rows = pd.DataFrame(
+        [
+            row
+            for row in of_kind(records, "rows")
+            if row["kind"] == "indexed" and row["split"] == "test" and _default(row)
+        ]
+    )
+    if rows.empty:
+        return rows
+    rows = rows.drop_duplicates(["model", "questions", "role"])
+    counts = rows.groupby([*labels, "role"], sort=False)[["unknown", "own", "right", "total"]].sum()
+    return counts[["unknown", "own", "right"]].div(counts["total"], axis=0).reset_index()
+
+
+def _default(row: Record) -> bool:
+    return (row["noise"], row["scale"], row["seed"], row["sharing"], row["targets"], row["tint"]) \
+        == ("imagenet+uniform", 1.0, 0, "sample", "units", "none")  # fmt: skip
+
+
+def models_table(records: Iterable[Record], kinds: Mapping[str, str]) -> str:
+    """Kind of each model, and what its rows say with two images."""
+    shares = role_shares([r for r in records if r.get("num_images") == 2], ["model"])
+    lines = []
+    for model in sorted(kinds, key=lambda name: (kinds[name], name)):
+        line = {"model": model, "kind": kinds[model]}
+        for name, (role, said) in ROLES.items():
+            part = shares[(shares["model"] == model) & (shares["role"] == role)] \
+                if len(shares) else shares  # fmt: skip
+            line[name] = f"{part[said].iloc[0]:.3f}" if len(part) else "-"
+        lines.append(line)
+    return markdown(pd.DataFrame(lines))
+
+
+def abstention_points(records: Sequence[Record]) -> pd.DataFrame:
+    """What FOCUS gains on indexed questions beside how often off-target branches abstain.
+
+    Returns:
+        Columns rule (the sum and the maximum), model, world, num_images, unknown (share of the
+        off-target branches), and the difference to plain decoding with its interval.
+    """
+    labels = ["model", "world", "num_images"]
+    shares = role_shares(records, labels)
+    if shares.empty:
+        return shares
+    shares = shares[shares["role"] == "off target"]
+    first = {"rule": [PUBLISHED, "max"], "kind": "indexed", "split": "test"}
+    found = compare(records, first, {"rule": PLAIN}, by=("rule", *labels))
+    return found.merge(shares[[*labels, "unknown"]], on=labels) if len(found) else found
+
+
+def abstention_sentence(points: pd.DataFrame) -> str:
+    """When the sum helps: rank correlation, and gains on either side of `MOSTLY`."""
+    summed = points[points["rule"] == PUBLISHED]
+    rho, p_value, n = rank_correlation(summed["unknown"].tolist(), summed["delta"].tolist())
+    parts = []
+    for name, part in (("at least", summed[summed["unknown"] >= MOSTLY]),
+                       ("less than", summed[summed["unknown"] < MOSTLY])):  # fmt: skip
+        gains, losses = (part["delta_low"] > 0).sum(), (part["delta_high"] < 0).sum()
+        parts.append(
+            f"where off-target branches abstain in {name} {MOSTLY:.0%}, the sum gains in {gains} "
+            f"of {len(part)} and loses in {losses}"
+        )
+    tied = f" Rank correlation of abstention and gain: {rho:+.2f} (p = {p_value:.2g})."
+    tied = "" if math.isnan(rho) else tied
+    return f"Over {n} points (model, world, number of images): {'; '.join(parts)}.{tied}"
+
+
+def number_sentence(records: Sequence[Record], kinds: Mapping[str, str]) -> list[str]:
+    """How sum and maximum fare on indexed questions from the fewest to the most images."""
+    lines = [r for r in records if r.get("kind") == "indexed" and r.get("world") != "clips"]
+    dials = ("world", "similarity", "alpha", "size", "setting")
+    frame = answers_frame(lines, metric=HEADLINE, pooled=dials)
+    frame = frame[frame["reading"] == VOCABULARY]
+    sentences = []
+    for kind in sorted(set(kinds.values())):
+        part = frame[frame["model"].map(kinds) == kind]
+        if part["num_images"].nunique() < 2:
+            continue
+        mean = part.groupby(["rule", "num_images"])["value"].mean()
+        few, many = int(part["num_images"].min()), int(part["num_images"].max())
+        texts = [
+            f"{name} {mean[rule, few]:.3f} to {mean[rule, many]:.3f}"
+            for rule, name in ((PLAIN, "plain"), (PUBLISHED, "sum"), ("max", "maximum"))
+            if (rule, few) in mean and (rule, many) in mean
+        ]
+        number = part["model"].nunique()
+        sentences.append(
+            f"- {kind} ({number} model{'s' if number > 1 else ''}), mean accuracy from {few} to "
+            f"{many} images: {', '.join(texts)}."
+        )
+    return sentences
+
+
+MAXIMUM = Test(
+    "maximum minus sum, indexed questions", "aggregation",
+    {"rule": "max", "kind": "indexed"}, {"rule": PUBLISHED}, aim=ABOVE,
+)  # fmt: skip
+
+
+def judged_table(judged: pd.DataFrame) -> str:
+    """Rules down; on each split cells won, tied and lost against the sum, and the difference."""
+    lines = []
+    for rule, part in judged.groupby("rule", sort=False):
+        line = {"rule": rule}
+        for split in SPLITS:
+            found = part[part["split"] == split].to_dict("records")
+            counts = [str(found[0][name]) for name in ("won", "tied", "lost")] if found else ["-"]
+            line[f"{split}: won / tied / lost"] = " / ".join(counts)
+            line[f"{split}: mean difference [95%]"] = difference(found[0]) if found else "-"
+        lines.append(line)
+    return markdown(pd.DataFrame(lines))
+
+
+def judged_sentence(judged: pd.DataFrame) -> str:
+    """Which rules beat the sum in some cells and lose in none, on dev and on test."""
+    parts = []
+    for split in SPLITS:
+        part = judged[judged["split"] == split]
+        if part.empty:
+            parts.append(f"on {split} not judged yet")
+            continue
+        safe = part[(part["lost"] == 0) & (part["won"] > 0)]
+        names = ", ".join(safe.sort_values("delta", ascending=False)["rule"]) or "none"
+        parts.append(f"on {split} {names}")
+    return f"Rules that win cells and lose none: {'; '.join(parts)}."
+
+
+def front_table(records: Sequence[Record], kind: str, number: int) -> str:
+    """Accuracy-cost Pareto front of each model, the cheapest method first; empty without lines."""
+    points = cost_points(records, kind, number)
+    lines = []
+    for model, part in points.groupby("model", sort=False) if len(points) else ():
+        methods = part[~part["rule"].isin(BOUNDS)]
+        front = methods[pareto(methods, "rows")].sort_values("rows")
+        texts = [f"{r.rule} {r.value:.3f} ({setting_text(float(r.rows))})"
+                 for r in front.itertuples()]  # fmt: skip
+        lines.append({"model": model, "front: accuracy (rows)": ", ".join(texts)})
+    return markdown(pd.DataFrame(lines)) if lines else ""

@@ -1,0 +1,93 @@
+"""Candidate rules against the published sum, cell by cell: is one of them better everywhere?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import pandas as pd
+
+from analysis.ablations import PLAIN, Record, of_kind
+from analysis.answers import VOCABULARY
+from analysis.comparisons import compare
+from analysis.statistics import holm
+
+PUBLISHED = "sum"
+#: They know the asked image: upper bounds of isolation, no methods.
+BOUNDS = ("oracle", "single_image")
+NO_CANDIDATES = (PUBLISHED, PLAIN, *BOUNDS)
+CELL = ("model", "world", "kind", "num_images")
+#: Error rate of the family of all cells of a split.
+LEVEL = 0.05
+SPLITS = ("dev", "test")
+
+
+def rule_cells(
+    records: Iterable[Record], *, by: Sequence[str] = CELL, reading: str = VOCABULARY
+) -> pd.DataFrame:
+    """Every candidate minus the sum in every cell.
+
+    Args:
+        records: of the experiment.
+        by: settings that cells are apart by; all others are put together.
+        reading: of the answers.
+
+    Returns:
+        Columns of `analysis.comparisons.compare` with split and rule; p_holm is over all rules and
+        cells of a split; ``outcome`` is won, tied or lost.
+    """
+    records = list(records)
+    parts = []
+    for split in SPLITS:
+        candidates = [rule for rule in _rules(records, split) if rule not in NO_CANDIDATES]
+        cells = _against(records, split, candidates, ("rule", *by), reading)
+        if len(cells):
+            cells = cells.assign(split=split, p_holm=holm(cells["p_value"].tolist()))
+            parts.append(cells.assign(outcome=_outcomes(cells)))
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
+
+
+def judge(records: Iterable[Record], *, reading: str = VOCABULARY) -> pd.DataFrame:
+    """Cells won, tied and lost against the sum, and the mean difference, per split and rule.
+
+    Returns:
+        Columns split, rule, cells, won, tied, lost, and delta, delta_low, delta_high over all
+        questions (pairs of minimal pairs) of all models, whose answers to one question are one
+        unit: the interval is over questions, for these models.
+    """
+    records = list(records)
+    cells = rule_cells(records, reading=reading)
+    rows = []
+    for (split, rule), part in cells.groupby(["split", "rule"], sort=False) if len(cells) else ():
+        counts = part["outcome"].value_counts()
+        (whole,) = _against(records, split, [rule], ("rule",), reading).to_dict("records")
+        rows.append(
+            {
+                "split": split,
+                "rule": rule,
+                "cells": len(part),
+                **{name: int(counts.get(name, 0)) for name in ("won", "tied", "lost")},
+                **{name: whole[name] for name in ("delta", "delta_low", "delta_high")},
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def _against(
+    records: list[Record], split: str, rules: list[str], by: tuple[str, ...], reading: str
+) -> pd.DataFrame:
+    return compare(
+        records, {"rule": rules, "split": split}, {"rule": PUBLISHED, "split": split},
+        by=by, reading=reading,
+    )  # fmt: skip
+
+
+def _rules(records: list[Record], split: str) -> list[str]:
+    lines = of_kind(records, "answers")
+    return list(dict.fromkeys(line["rule"] for line in lines if line["split"] == split))
+
+
+def _outcomes(cells: pd.DataFrame) -> list[str]:
+    return [
+        "tied" if p >= LEVEL else "won" if delta > 0 else "lost"
+        for p, delta in zip(cells["p_holm"], cells["delta"], strict=True)
+    ]

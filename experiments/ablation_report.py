@@ -1,0 +1,169 @@
+"""Tables and figures of the ablations from their committed records; runs no model.
+
+    python -m experiments.ablation_report                    (make figures)
+
+Reads ``docs/ablations/*.jsonl.gz`` and writes, for each experiment, ``<name>.csv`` (every cell),
+``<name>.md`` (worlds put together) and its figures, and ``docs/results.md``: what became of each
+claim of the paper.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import pandas as pd
+from omegaconf import DictConfig
+
+from analysis.ablation_figures import abstention_figure
+from analysis.ablation_tables import cells_frame, markdown, seed_frame, tables_markdown
+from analysis.ablation_views import VIEWS, View, pooled_frame
+from analysis.ablations import Record, of_kind, read_records
+from analysis.claims import CLAIMS, outcome, sentence
+from analysis.figures import save_figure
+from analysis.findings import FAILURES, MAXIMUM, abstention_points, judged_sentence, judged_table
+from analysis.judging import judge
+from analysis.results import ABSTENTION_FIGURE, results_document
+from analysis.zoo import kind_of, read_models
+from experiments.config import entry_point
+from experiments.evaluation import make_console
+
+SUFFIX = ".jsonl.gz"
+ABSTAINING, ANSWERING = "abstaining", "answering"
+
+
+@entry_point("ablation_report")
+def main(config: DictConfig) -> None:
+    """Writes tables and figures of every experiment that has records, and the results."""
+    mpl.use("Agg")
+    console = make_console()
+    folder, document = Path(config.records), Path(config.document)
+    records = read_experiments(folder)
+    kinds = model_kinds(Path(config.weights), names_of(records))
+    records = {name: ordered(each, kinds) for name, each in records.items()}
+    for name, each in records.items():
+        with console.status(f"{name}: tables and figures"):
+            write_experiment(folder, name, VIEWS[name], each, kinds)
+    with console.status("results"):
+        document.parent.mkdir(parents=True, exist_ok=True)
+        document.write_text(results_document(records, kinds), encoding="utf-8")
+    missing = ", ".join(name for name in VIEWS if name not in records)
+    console.print(
+        f"{len(records)} of {len(VIEWS)} experiments have records in {folder}"
+        f"{f' (not yet: {missing})' if missing else ''}; results: {document}",
+        soft_wrap=True,
+    )
+
+
+def read_experiments(folder: Path) -> dict[str, list[Record]]:
+    """Records of every experiment that has some."""
+    found = {name: read_records(folder / f"{name}{SUFFIX}") for name in VIEWS}
+    return {name: records for name, records in found.items() if records}
+
+
+def names_of(records: Mapping[str, Sequence[Record]]) -> list[str]:
+    """Models of all experiments."""
+    lines = (line for each in records.values() for line in of_kind(each, "answers"))
+    return sorted({line["model"] for line in lines})
+
+
+def model_kinds(weights: Path, names: Iterable[str]) -> dict[str, str]:
+    """Whether each model learned to say "unknown" where the asked image of several is noise.
+
+    Its record in `weights` says so; of a model without one, the end of its name.
+    """
+    cards = {str(record["name"]): kind_of(record) for record in read_models(weights)}
+    abstains = {
+        name: "among several" in cards[name] if name in cards else name.endswith(ABSTAINING)
+        for name in names
+    }
+    return {name: ABSTAINING if yes else ANSWERING for name, yes in abstains.items()}
+
+
+def ordered(records: Iterable[Record], kinds: Mapping[str, str]) -> list[Record]:
+    """Records with those of models that abstain first, as they stand in tables and figures."""
+
+    def place(record: Record) -> tuple[str, str]:
+        model = record.get("model", "")
+        return kinds.get(model, ""), model
+
+    return sorted(records, key=place)
+
+
+def write_experiment(
+    folder: Path, name: str, view: View, records: list[Record], kinds: Mapping[str, str]
+) -> None:
+    """Writes the tables and figures of one experiment."""
+    cells_frame(records).to_csv(folder / f"{name}.csv", index=False, float_format="%.5f")
+    pooled = pooled_frame(records, view)
+    parts = [f"# {view.title}", *summary(name, records, kinds), TABLE_NOTE]
+    for figure, draw in view.figures.items():
+        drawn = draw(records, pooled)
+        if drawn is not None:
+            save_figure(drawn, folder / f"{name}-{figure}.png")
+            parts.append(f"![{view.title}: {figure}]({name}-{figure}.png)")
+    parts += [*extras(name, records, pooled), "## Tables", tables_markdown(pooled, view.index)]
+    if name == "images" and len(points := abstention_points(records)):
+        save_figure(abstention_figure(points), folder / f"{ABSTENTION_FIGURE}.png")
+    (folder / f"{name}.md").write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+
+
+def summary(name: str, records: list[Record], kinds: Mapping[str, str]) -> list[str]:
+    """One line for each comparison that the results make of this experiment."""
+    claimed = (test for claim in CLAIMS for test in claim.tests)
+    failing = (test for failure in FAILURES for test in failure.tests)
+    tests = [test for test in (*claimed, *failing, MAXIMUM) if test.experiment == name]
+    lines = [f"- {sentence(outcome(test, records), kinds)}" for test in tests]
+    if name == "rules" and len(judged := judge(records)):
+        lines.append(f"- {judged_sentence(judged)}")
+    return ["\n".join(lines), DETAILS] if lines else []
+
+
+def extras(name: str, records: list[Record], pooled: pd.DataFrame) -> list[str]:
+    """Tables that only some experiments have."""
+    parts = []
+    if name == "seeds":
+        spread = seed_frame(pooled).to_markdown(index=False, floatfmt=".4f")
+        parts += ["## Spread over seeds beside the interval over questions", spread]
+    if name == "rules" and len(judged := judge(records)):
+        parts += ["## Against the sum", judged_table(judged)]
+    costs = of_kind(records, "cost")
+    if costs:
+        columns = ["model", "num_images", "rule", "rows", "encoded", "prefill_tokens", "seconds",
+                   "over_plain"]  # fmt: skip
+        table = pd.DataFrame(costs)[columns].to_markdown(index=False, floatfmt=".4g")
+        parts += ["## Cost per question, measured", table]
+    choices = chosen_frame(records)
+    if len(choices):
+        parts += ["## Settings, chosen on dev", markdown(choices)]
+    notes = sorted({f"- {r['model']}, {r['rule']}: {r['why']}" for r in of_kind(records, "note")})
+    return parts + (["## What could not be run", "\n".join(notes)] if notes else [])
+
+
+def chosen_frame(records: Iterable[Record]) -> pd.DataFrame:
+    """What was chosen on dev: rule and reading down, models across."""
+    choices: list[dict[str, Any]] = [
+        {**record, "chosen": str(record["chosen"])} for record in of_kind(records, "choice")
+    ]
+    if not choices:
+        return pd.DataFrame()
+    table = pd.DataFrame(choices).pivot_table(
+        index=["rule", "reading"], columns="model", values="chosen", aggfunc="first", sort=False
+    )
+    return table.fillna("-").reset_index()
+
+
+DETAILS = "What these words mean, and the tables behind them: [results](../results.md)."
+TABLE_NOTE = (
+    "In the tables below: accuracy (of minimal pairs the image score), and in brackets its paired "
+    "difference to plain decoding on the same questions with 95% interval over questions; worlds "
+    "put together unless a column tells them apart (every cell by itself, with leakage and "
+    "abstention, is in the CSV file beside this). n is the least number of questions, or pairs, of "
+    "a line. Settings were chosen on dev."
+)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,671 @@
+"""The report of the ablations says what the records say: pairs, comparisons, verdicts, pages."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import asdict
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.stats
+from rich.console import Console
+
+from analysis import claims, findings
+from analysis.ablation_figures import abstention_figure, cost_figure, heat_figure, lines_figure
+from analysis.ablation_tables import (
+    adaptive_frame,
+    cells_frame,
+    cost_points,
+    label_frame,
+    run_table,
+    tables_markdown,
+)
+from analysis.ablation_views import VIEWS, pooled_frame
+from analysis.ablations import (
+    HEADLINE,
+    IMAGE_SCORE,
+    answers_frame,
+    of_kind,
+    read_records,
+    unit_values,
+    write_records,
+)
+from analysis.answers import CANDIDATES, VOCABULARY
+from analysis.claims import CLAIMS, Test, because, outcome, outcome_table, sentence
+from analysis.comparisons import (
+    ABOVE,
+    ALIKE,
+    BELOW,
+    HOLDS,
+    MARGIN,
+    OPEN,
+    REVERSED,
+    compare,
+    verdict,
+    word,
+)
+from analysis.findings import FAILURES, MAXIMUM
+from analysis.judging import judge, rule_cells
+from analysis.resampling import sign_flip
+from analysis.results import NOT_RUN, results_document
+from analysis.statistics import paired_difference
+from experiments import ablation_report
+from experiments.ablation_blocks import Block
+from experiments.ablation_cells import Rows
+from experiments.config import CONF, compose_config, plain
+from focus.errors import InvalidValueError
+
+ROWS = asdict(Rows())
+KINDS = {"a-abstaining": "abstaining", "b-answering": "answering"}
+ALL_TESTS = [test for claim in CLAIMS for test in claim.tests]
+ALL_TESTS += [test for failure in FAILURES for test in failure.tests] + [MAXIMUM]
+
+
+def asked(name: str, *, groups: list[int] | None = None, size: int = 20, **settings) -> dict:
+    numbers = list(range(size))
+    return {
+        "record": "questions", "questions": name, "kind": "indexed", "num_images": 2,
+        "world": "scenes", "clusters": groups or numbers,
+        "groups": groups or numbers, "target": [k % 2 for k in numbers],
+        "domain": ["d"] * size, "answer": ["x"] * size, **settings,
+    }  # fmt: skip
+
+
+def line(name: str, rule: str, marks: str, model: str = "a-abstaining", **settings) -> dict:
+    common = {"world": "scenes", "kind": "indexed", "num_images": 2, "split": "test"}
+    return {
+        "record": "answers", "model": model, "questions": name, **common, "rule": rule,
+        "reading": VOCABULARY, "marks": marks, "rows": 1, **settings,
+    }  # fmt: skip
+
+
+def said(model: str, role: str, *, name: str = "q", unknown: int, own: int, right: int = 0,
+         total: int = 20, **settings) -> dict:  # fmt: skip
+    return {
+        **line(name, "sum", ""), **ROWS, "record": "rows", "model": model, "role": role,
+        "answer": None, "total": total, "right": right, "unknown": unknown, "own": own, **settings,
+    }  # fmt: skip
+
+
+# -- Pairs ----------------------------------------------------------------------------------------
+
+
+def test_a_pair_counts_once_and_only_if_both_captions_find_their_image():
+    questions = asked("m", groups=[0, 0, 1, 1, 2, 2, 3, 3], size=8, kind="matching")
+    both = line("m", "sum", "+++-x+-?", kind="matching")
+    values, clusters = unit_values(both, questions, IMAGE_SCORE)
+    assert values.tolist() == [1, 0, 0, 0]
+    assert clusters == ["m/0", "m/1", "m/2", "m/3"]
+    # Control: as single questions half of them are right.
+    assert unit_values(both, questions, "accuracy")[0].mean() == 0.5
+
+
+def test_pairs_are_found_by_their_group_not_by_their_place():
+    questions = asked("m", groups=[0, 1, 0, 1], size=4, kind="matching")
+    values, _ = unit_values(line("m", "sum", "+-+-", kind="matching"), questions, IMAGE_SCORE)
+    assert values.tolist() == [1, 0]
+
+
+def test_where_answers_are_sampled_both_must_be_drawn_right():
+    questions = asked("m", groups=[0, 0], size=2, kind="matching")
+    sampled = {"kind": "matching", "scores": [500, 800], "questions": "m"}
+    assert unit_values(sampled, questions, IMAGE_SCORE)[0] == pytest.approx([0.4])
+
+
+def pairs_records() -> list[dict]:
+    questions = asked("m", groups=[k // 2 for k in range(20)], kind="matching")
+    one = {"kind": "matching"}
+    return [questions, line("m", "plain", "+-" * 10, **one),
+            line("m", "sum", "++" * 9 + "+-", **one)]  # fmt: skip
+
+
+def test_the_headline_of_pairs_is_the_image_score_and_of_the_rest_accuracy():
+    records = [*pairs_records(), asked("q"), line("q", "plain", "+" * 10 + "-" * 10)]
+    frame = answers_frame(records, metric=HEADLINE).set_index(["kind", "rule"])
+    assert frame.loc[("matching", "plain"), ["metric", "value", "n"]].tolist() == [
+        IMAGE_SCORE, 0.0, 10,
+    ]  # fmt: skip
+    assert frame.loc[("indexed", "plain"), ["metric", "value", "n"]].tolist() == [
+        "accuracy", 0.5, 20,
+    ]  # fmt: skip
+    row = frame.loc[("matching", "sum")]
+    assert (row["delta"], row["clusters"]) == (pytest.approx(0.9), 10)
+    expected = paired_difference([True] * 9 + [False], [False] * 10)
+    assert row["p_value"] == pytest.approx(expected.p_value)  # exact McNemar over pairs
+    with pytest.raises(InvalidValueError, match="metric"):
+        unit_values(line("q", "plain", "+" * 20), asked("q"), IMAGE_SCORE)
+
+
+def test_every_cell_has_every_metric_that_its_kind_has():
+    records = [*pairs_records(), asked("q"), line("q", "plain", "+x" * 10)]
+    frame = cells_frame(records)
+    of = {kind: set(part["metric"]) for kind, part in frame.groupby("kind")}
+    assert of == {
+        "matching": {"accuracy", "abstained", IMAGE_SCORE},
+        "indexed": {"accuracy", "abstained", "leakage"},
+    }
+
+
+# -- Tests and comparisons ------------------------------------------------------------------------
+
+
+def test_the_exact_sign_flip_is_mcnemar_where_units_are_single():
+    rng = np.random.default_rng(1)
+    a, b = rng.random(300) < 0.7, rng.random(300) < 0.6
+    exact = sign_flip(a.astype(float) - b)
+    assert exact == pytest.approx(paired_difference(a, b).p_value)
+    assert sign_flip(np.zeros(5)) == 1.0
+
+
+def test_the_exact_sign_flip_is_that_of_scipy_where_units_are_clusters():
+    values = np.array([1, 1, 0, 1, -1, 0, 1, 0, 1, 1, -1, -1, 1, 1.0])
+    clusters = [k // 2 for k in range(14)]
+    sums = values.reshape(7, 2).sum(axis=1)
+    expected = scipy.stats.permutation_test(
+        (sums,), lambda x, axis: x.sum(axis=axis), permutation_type="samples", vectorized=True,
+        n_resamples=np.inf,
+    )  # fmt: skip
+    assert sign_flip(values, clusters) == pytest.approx(expected.pvalue)
+    assert sign_flip(values, clusters) != pytest.approx(sign_flip(values))  # clusters matter
+    assert sign_flip(np.array([0.25, 1.0])) is None
+
+
+def test_a_small_p_value_survives_many_comparisons():
+    """Sampled flips could not fall below one by their number, whatever the evidence."""
+    assert sign_flip(np.ones(200), [k // 2 for k in range(200)]) < 1e-25
+
+
+def two_rules() -> list[dict]:
+    """The maximum is right where the sum is, and in ten more of forty, in two worlds."""
+    records = []
+    for world in ("scenes", "digits"):
+        records += [
+            asked(world, world=world),
+            line(world, "plain", "-" * 20, world=world),
+            line(world, "sum", "+" * 5 + "-" * 15, world=world, alpha=0.3),
+            line(world, "max", "+" * 10 + "-" * 10, world=world, alpha=0.7),
+        ]
+    return records
+
+
+def test_a_comparison_pairs_lines_and_puts_worlds_together():
+    (row,) = compare(two_rules(), {"rule": "max"}, {"rule": "sum"}).to_dict("records")
+    assert (row["first"], row["second"], row["delta"]) == (0.5, 0.25, 0.25)
+    assert (row["n"], row["clusters"]) == (40, 40)
+    expected = paired_difference([1] * 20 + [0] * 20, [1] * 10 + [0] * 30)
+    assert row["p_value"] == pytest.approx(expected.p_value)
+    assert (row["delta_low"], row["delta_high"]) == pytest.approx(
+        (expected.low, expected.high), abs=0.03
+    )
+    apart = compare(two_rules(), {"rule": "max"}, {"rule": "sum"}, by=("model", "world"))
+    assert apart["world"].tolist() == ["scenes", "digits"]
+
+
+def test_the_same_question_to_several_models_is_one_unit():
+    records = two_rules()
+    copies = [{**r, "model": "b-answering"} for r in of_kind(records, "answers")]
+    (row,) = compare(records + copies, {"rule": "max"}, {"rule": "sum"}, by=("rule",)).to_dict(
+        "records"
+    )
+    assert (row["n"], row["clusters"]) == (80, 40)
+
+
+def test_a_comparison_needs_one_partner():
+    records = [*two_rules(), line("scenes", "sum", "+" * 20, alpha=0.9)]
+    with pytest.raises(InvalidValueError, match="one line"):
+        compare(records, {"rule": "max"}, {"rule": "sum"})
+    assert len(compare(records, {"rule": "max"}, {"rule": "sum", "alpha": 0.9})) == 1
+    assert compare(records, {"rule": "max"}, {"rule": "median"}).empty
+    # Another reading, or a sampled line, is no partner.
+    other = [{**r, "reading": CANDIDATES} for r in of_kind(two_rules(), "answers")]
+    assert compare([*two_rules(), *other], {"rule": "max"}, {"rule": "sum"})["n"].tolist() == [40]
+    warm = line("scenes", "max", "", temperature=1.0, scores=[500] * 20)
+    del warm["marks"]
+    assert compare([*two_rules(), warm], {"rule": "max"}, {"rule": "sum"})["n"].tolist() == [40]
+
+
+# -- Verdicts -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "aim", "expected"),
+    [
+        (0.01, 0.2, ABOVE, HOLDS), (-0.2, -0.01, ABOVE, REVERSED), (-0.01, 0.2, ABOVE, OPEN),
+        (0.0, 0.2, ABOVE, OPEN),  # zero itself is not excluded
+        (0.01, 0.2, BELOW, REVERSED), (-0.2, -0.01, BELOW, HOLDS), (-0.2, 0.0, BELOW, OPEN),
+        (-0.9 * MARGIN, 0.9 * MARGIN, ALIKE, HOLDS), (0.0, 1.1 * MARGIN, ALIKE, OPEN),
+        (1.1 * MARGIN, 0.3, ALIKE, REVERSED), (-0.3, -1.1 * MARGIN, ALIKE, REVERSED),
+        (0.1 * MARGIN, 0.9 * MARGIN, ALIKE, HOLDS),  # significant, and too small to matter
+    ],
+)  # fmt: skip
+def test_the_interval_decides_the_word(low, high, aim, expected):
+    assert word(low, high, aim) == expected
+    with pytest.raises(InvalidValueError, match="aim"):
+        word(low, high, "sideways")
+
+
+def test_verdicts_count_models_and_their_kinds():
+    words = {"a": HOLDS, "b": HOLDS, "c": REVERSED, "d": OPEN}
+    kinds = {"a": "abstaining", "b": "abstaining", "c": "answering", "d": "answering"}
+    assert verdict(words, kinds) == (
+        "holds on 2 of 4 models, reversed on 1, open on 1 "
+        "(abstaining: 2 of 2 hold; answering: 0 of 2 hold, 1 reversed, 1 open)"
+    )
+    assert verdict({"a": HOLDS}, kinds) == "holds on 1 of 1 models"
+    assert verdict({}, {}) == "nothing to compare"
+
+
+def gaining_and_losing() -> list[dict]:
+    """One model gains ten of twenty questions, the other loses as many; branches say why."""
+    records = [asked("q")]
+    for model, marks in (("a-abstaining", "+" * 20), ("b-answering", "-" * 20)):
+        records += [line("q", "plain", "+" * 10 + "-" * 10, model),
+                    line("q", "sum", marks, model, **ROWS)]  # fmt: skip
+    return [
+        *records,
+        said("a-abstaining", "off target", unknown=19, own=1),
+        said("a-abstaining", "on target", unknown=0, own=0, right=20),
+        said("b-answering", "off target", unknown=2, own=18),
+    ]
+
+
+GAIN = Test("FOCUS minus plain", "images", {"rule": "sum", "kind": "indexed"})
+
+
+def test_a_claim_holds_on_one_model_and_is_reversed_on_the_other_and_says_why():
+    records = gaining_and_losing()
+    found = outcome(GAIN, records)
+    assert found.words == {"a-abstaining": HOLDS, "b-answering": REVERSED}
+    assert sentence(found, KINDS) == (
+        "FOCUS minus plain: holds on 1 of 2 models, reversed on 1 "
+        "(abstaining: 1 of 1 hold; answering: 0 of 1 hold, 1 reversed)."
+    )
+    assert because(found, records) == (
+        'Branches that do not show the asked image say, where it is true, "unknown" in 95%, their '
+        'own image\'s answer in 5%, the right answer in 0%; where it is reversed, "unknown" in '
+        "10%, their own image's answer in 90%, the right answer in 0%."
+    )
+    table = outcome_table(found, KINDS)
+    assert "+0.500 [" in table
+    assert "-0.500 [" in table
+    assert re.search(r"holds / reversed / open .* 1 / 1 / 0", table)
+    # Control: were the marks the other way round, so were the verdicts.
+    turned = [{**r, "model": {"a-abstaining": "b-answering"}.get(r["model"], "a-abstaining")}
+              if "model" in r else r for r in records]  # fmt: skip
+    assert outcome(GAIN, turned).words == {"b-answering": HOLDS, "a-abstaining": REVERSED}
+
+
+def seeds(deltas: dict[int, int]) -> list[dict]:
+    """Lines of several seeds, so many of 400 questions more or fewer right than with the first."""
+    records = [asked("q", size=400), line("q", "sum", "+" * 200 + "-" * 200, seed=0)]
+    for seed, delta in deltas.items():
+        right = 200 + delta
+        records.append(line("q", "sum", "+" * right + "-" * (400 - right), seed=seed))
+    return records
+
+
+def test_settings_that_must_be_alike_must_each_be():
+    test = Test("seeds", "seeds", {"rule": "sum", "seed": [1, 2]}, {"rule": "sum", "seed": 0},
+                across="seed", aim=ALIKE, every=True)  # fmt: skip
+    assert outcome(test, seeds({1: 2, 2: -2})).words == {"a-abstaining": HOLDS}
+    # Opposite differences cancel out in the mean, and still are differences.
+    assert outcome(test, seeds({1: 100, 2: -100})).words == {"a-abstaining": REVERSED}
+    assert outcome(test, seeds({1: 15, 2: 0})).words == {"a-abstaining": OPEN}
+
+
+def test_claims_look_where_records_are():
+    """A setting that no experiment computes would be a claim that can never be decided."""
+    configs = {test.experiment: plain(compose_config("ablate", [
+        f"experiment=ablation_{test.experiment}"])) for test in ALL_TESTS}  # fmt: skip
+    for test in ALL_TESTS:
+        config = configs[test.experiment]
+        blocks = [Block.of(node) for node in config["blocks"]]
+        rules = {rule for b in blocks for rule in (*b.rules, *b.extras, *b.strategies, "plain")}
+        rules |= {"plain_matched"} if any(b.temperatures for b in blocks) else set()
+        kinds = {q.kind for b in blocks for q in b.question_sets(config["worlds"], 2)}
+        for side in (test.first, test.second):
+            for name, known in (("rule", rules), ("kind", kinds)):
+                value = side.get(name, [])
+                assert {value} <= known if isinstance(value, str) else set(value) <= known, test
+
+
+# -- Rules ----------------------------------------------------------------------------------------
+
+
+def judged_records(wins: int, losses: int, size: int = 100, split: str = "dev") -> list[dict]:
+    """A rule that beats the sum on one question set and loses on another by so many questions."""
+    records = []
+    for name, delta in (("easy", wins), ("hard", -losses)):
+        base, key = size // 2, f"{name}-{split}"
+        kind = {"easy": "indexed", "hard": "probe"}[name]
+        for rule, right in (("sum", base), ("gated", base + delta), ("oracle", size)):
+            marks = "+" * right + "-" * (size - right)
+            records.append(line(key, rule, marks, split=split, kind=kind))
+        records.append(asked(key, size=size))
+    return records
+
+
+def test_rules_are_judged_cell_by_cell_and_on_each_split():
+    records = judged_records(40, 0) + judged_records(0, 40, split="test")
+    found = judge(records).set_index("split")
+    columns = ["rule", "cells", "won", "tied", "lost"]
+    assert found.loc["dev", columns].tolist() == ["gated", 2, 1, 1, 0]
+    assert found.loc["test", columns].tolist() == ["gated", 2, 0, 1, 1]
+    assert found.loc["dev", "delta"] == pytest.approx(0.2)
+    assert found.loc["dev", "delta_low"] > 0 > found.loc["test", "delta_high"]
+    sentence_ = findings.judged_sentence(judge(records))
+    assert sentence_ == "Rules that win cells and lose none: on dev gated; on test none."
+    table = findings.judged_table(judge(records))
+    assert "1 / 1 / 0" in table
+    assert "0 / 1 / 1" in table
+
+
+def test_an_oracle_is_no_candidate_and_a_split_may_be_missing():
+    found = judge(judged_records(40, 0))
+    assert set(found["rule"]) == {"gated"}
+    assert findings.judged_sentence(found).endswith("on dev gated; on test not judged yet.")
+    assert judge([]).empty
+    # What wins here and loses there is safe nowhere.
+    mixed = judge(judged_records(40, 40))
+    assert mixed[["won", "lost"]].values.tolist() == [[1, 1]]
+    assert "on dev none" in findings.judged_sentence(mixed)
+
+
+def test_cells_are_adjusted_together():
+    """Seven of seven discordant questions: p = 0.016 alone, nothing in a family of four."""
+    assert rule_cells(judged_records(7, 0))["outcome"].tolist() == ["won", "tied"]
+    many = judged_records(7, 0)
+    extra = [{**r, "rule": "agreeing"} for r in of_kind(many, "answers") if r["rule"] == "gated"]
+    cells = rule_cells([*many, *extra])
+    assert cells["p_value"].min() == pytest.approx(2 / 2**7)
+    assert set(cells["outcome"]) == {"tied"}
+
+
+# -- Beyond the paper -----------------------------------------------------------------------------
+
+
+def test_gain_is_set_beside_abstention():
+    points = findings.abstention_points(gaining_and_losing())
+    assert points.set_index("model")["unknown"].to_dict() == {
+        "a-abstaining": 0.95, "b-answering": 0.1,
+    }  # fmt: skip
+    text = findings.abstention_sentence(points)
+    assert "at least 50%, the sum gains in 1 of 1 and loses in 0" in text
+    assert "less than 50%, the sum gains in 0 of 1 and loses in 1" in text
+    blend = said("b-answering", "off target", unknown=20, own=0, scale=0.5)
+    other = [blend, *gaining_and_losing()]
+    assert findings.abstention_points(other)["unknown"].tolist() == points["unknown"].tolist()
+    table = findings.models_table(gaining_and_losing(), KINDS)
+    assert re.search(r"a-abstaining \| abstaining \| 0.950 .* 0.050 .* 1.000", table)
+
+
+def test_the_sum_falls_with_more_images():
+    records = []
+    for number, right in ((2, 18), (8, 4)):
+        name = f"q{number}"
+        records.append(asked(name, num_images=number))
+        for rule, extra in (("plain", 0), ("sum", -2), ("max", 1)):
+            marks = "+" * (right + extra) + "-" * (20 - right - extra)
+            records.append(line(name, rule, marks, num_images=number))
+    assert findings.number_sentence(records, KINDS) == [
+        "- abstaining (1 model), mean accuracy from 2 to 8 images: plain 0.900 to 0.200, "
+        "sum 0.800 to 0.100, maximum 0.950 to 0.250."
+    ]
+
+
+def test_the_front_leaves_out_what_is_dominated_and_what_knows_the_image():
+    records = [asked("q")]
+    for rule, right, rows in (("plain", 10, 1), ("sofa", 8, 1), ("vcd", 9, 2), ("sum", 15, 3),
+                              ("oracle", 20, 3), ("single_image", 19, 1)):  # fmt: skip
+        records.append(line("q", rule, "+" * right + "-" * (20 - right), rows=rows))
+    assert cost_points(records, "indexed", 2).set_index("rule")["rows"].to_dict()["sum"] == 3
+    table = findings.front_table(records, "indexed", 2)
+    assert "plain 0.500 (1), sum 0.750 (3)" in table
+    assert not re.search("sofa|vcd|oracle|single", table)
+
+
+# -- Pages ----------------------------------------------------------------------------------------
+
+
+def test_tables_have_settings_down_and_models_across():
+    frame = pooled_frame(gaining_and_losing(), VIEWS["aggregation"])
+    text = tables_markdown(frame, ("num_images", "rule"))
+    assert "### indexed: accuracy, read as generated text" in text
+    header, _, *lines = text.split("\n\n")[1].splitlines()
+    assert [cell.strip() for cell in header.strip("|").split("|")] == ["rule", "n", *KINDS]
+    assert [cell.split()[1] for cell in lines] == ["plain", "sum"]
+    assert re.search(r"sum +\| 20 +\| 1.000 \(\+0.500 \[.*\) +\| 0.000 \(-0.500 ", lines[1])
+
+
+def test_worlds_are_put_together_unless_the_page_tells_them_apart():
+    frame = pooled_frame(two_rules(), VIEWS["aggregation"]).set_index("rule")
+    assert frame.loc["max", "n"] == 40
+    apart = pooled_frame(two_rules(), VIEWS["domains"])
+    assert set(apart["n"]) == {20}
+
+
+def test_a_label_counts_only_questions_that_have_it():
+    records = [asked("q") | {"target": [None] * 10 + [0, 1] * 5}, line("q", "sum", "-+" * 10)]
+    frame = label_frame(records, "target").set_index("label")
+    assert frame["value"].to_dict() == {1: 0.0, 2: 1.0}
+    assert frame["n"].to_dict() == {1: 5, 2: 5}
+
+
+def test_adaptive_curves_run_from_plain_to_focus():
+    records = [
+        asked("q", size=4), line("q", "plain", "++--"), line("q", "sum", "-+++"),
+        line("q", "adaptive_focus", "++--", margins=[0.9, 0.8, 0.1, 0.2]),
+    ]  # fmt: skip
+    curve = adaptive_frame(records)
+    assert curve["value"].tolist()[0] == 0.5
+    assert curve["value"].tolist()[-1] == 0.75
+    assert curve["value"].max() == 1.0  # branching where it is unsure
+
+
+def many_models(number: int) -> list[str]:
+    return [f"family{k}-{('abstaining', 'answering')[k % 2]}" for k in range(number)]
+
+
+@pytest.mark.parametrize("number", [2, 10])
+def test_figures_hold_many_models(number):
+    models = many_models(number)
+    frame = pd.DataFrame(
+        {"model": m, "case": c, "rule": r, "num_images": n, "value": 0.5, "ci_low": 0.4,
+         "ci_high": 0.6, "delta": 0.1, "delta_low": 0.05, "delta_high": 0.2, "rows": n,
+         "unknown": 0.5}
+        for m in models for c in ("indexed", "which") for r in ("plain", "sum") for n in (2, 4)
+    )  # fmt: skip
+    lines = lines_figure(frame, "num_images")
+    assert len([a for a in lines.axes if a.has_data()]) == 2 * number
+    assert [t.get_text() for t in lines.legends[0].get_texts()] == ["plain", "sum"]
+    assert {a.get_ylabel().replace("\n", "-") for a in lines.axes} - {""} == set(models)
+    one = frame[frame["case"] == "indexed"]
+    wrapped = lines_figure(one, "num_images")
+    assert {a.get_title() for a in wrapped.axes} - {""} == set(models)
+    heat = heat_figure(frame[frame["num_images"] == 2], "rule")
+    assert len(heat.axes) == 2 + 1  # and the colour bar
+    assert heat.axes[0].texts[0].get_fontweight() == "bold"
+    for figure in (lines, wrapped, heat, cost_figure(one), abstention_figure(frame)):
+        width, height = figure.get_size_inches()
+        assert width <= 16
+        assert height <= 20
+        figure.canvas.draw()
+        plt.close(figure)
+
+
+def test_labels_of_a_figure_do_not_overlap():
+    frame = pd.DataFrame(
+        {"model": m, "case": "c", "rule": f"a long name {r}", "delta": 0.1, "delta_low": -0.1,
+         "delta_high": 0.2}
+        for m in many_models(10) for r in range(12)
+    )  # fmt: skip
+    figure = heat_figure(frame, "rule")
+    figure.canvas.draw()
+    boxes = [text.get_window_extent() for text in figure.axes[0].texts]
+    assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
+    plt.close(figure)
+
+
+def test_without_records_the_results_say_what_to_run():
+    text = results_document({}, {})
+    for test in ALL_TESTS:
+        assert NOT_RUN.format(test.experiment) in text
+    for claim in CLAIMS:
+        assert claim.claim in text
+    assert "**holds" not in text
+    assert "make ablation-rules" in text
+    assert "## Beyond the paper" in text
+
+
+def test_any_part_of_the_experiments_makes_a_document():
+    records = gaining_and_losing()
+    text = results_document({"images": records}, KINDS)
+    assert "by number of images: holds on 1 of 2 models, reversed on 1" in text
+    assert NOT_RUN.format("strategies") in text
+    assert "ablations/results-abstention.png" in text
+    assert "| a-abstaining" in text
+    other = results_document({"noise": [asked("q")]}, {})
+    assert "The records hold no such comparison." in other
+
+
+def test_kinds_come_from_the_cards_and_else_from_the_name():
+    weights = CONF.parent / "focus" / "zoo" / "weights"
+    names = ["internvl-abstaining", "internvl-answering", "x-abstaining", "x-answering"]
+    found = ablation_report.model_kinds(weights, names)
+    assert list(found.values()) == ["abstaining", "answering"] * 2
+
+
+def test_a_card_weighs_more_than_a_name(monkeypatch):
+    cards = [{"name": "odd-answering", "recipe": {"stages": [{"mixture": {"abstain_multi": 0.2,
+              "abstain_single": 0}}]}}]  # fmt: skip
+    monkeypatch.setattr(ablation_report, "read_models", lambda _: cards)
+    assert ablation_report.model_kinds(CONF, ["odd-answering"]) == {"odd-answering": "abstaining"}
+
+
+def test_abstaining_models_stand_first():
+    records = [{"record": "questions"}, {"model": "b"}, {"model": "c"}, {"model": "a"}]
+    kinds = {"a": "answering", "b": "answering", "c": "abstaining"}
+    found = ablation_report.ordered(records, kinds)
+    assert [r.get("model") for r in found] == [None, "c", "a", "b"]
+
+
+def test_figures_that_the_results_show_are_drawn():
+    drawn = {f"{name}-{figure}" for name, view in VIEWS.items() for figure in view.figures}
+    assert {figure for failure in FAILURES for figure in failure.figures} <= drawn
+    experiments = {path.stem.removeprefix("ablation_")
+                   for path in (CONF / "experiment").glob("ablation_*.yaml")}  # fmt: skip
+    assert set(VIEWS) == experiments
+
+
+def test_the_command_writes_pages_figures_and_results(tmp_path, monkeypatch, capsys):
+    folder = tmp_path / "ablations"
+    write_records(folder / "images.jsonl.gz", gaining_and_losing())
+    pairs = [{**r, "world": "clips", "num_images": 2} for r in pairs_records()]
+    write_records(folder / "domains.jsonl.gz", pairs)
+    monkeypatch.setattr(
+        "sys.argv",
+        ["ablation_report", f"records={folder}", f"document={tmp_path}/results.md",
+         f"hydra.run.dir={tmp_path}/hydra"],
+    )  # fmt: skip
+    ablation_report.main()
+    printed = capsys.readouterr().out
+    assert "2 of 13 experiments" in printed
+    assert "not yet: strategies" in printed
+    written = {path.name for path in folder.iterdir()}
+    assert {"images.csv", "images.md", "images-number.png", "images-place.png",
+            "results-abstention.png", "domains.csv", "domains.md",
+            "domains-sum.png"} <= written  # fmt: skip
+    page = (folder / "images.md").read_text()
+    for shown in re.findall(r"\]\(([^)]+\.png)\)", page):
+        assert (folder / shown).read_bytes().startswith(b"\x89PNG")
+    assert "by number of images: holds on 1 of 2 models" in page
+    results = (tmp_path / "results.md").read_text()
+    for shown in re.findall(r"\]\(([^)]+)\)", results):
+        assert (tmp_path / shown).exists(), shown
+    cells = pd.read_csv(folder / "images.csv")
+    focus = cells[(cells["rule"] == "sum") & (cells["metric"] == "accuracy")]
+    assert sorted(focus["delta"]) == [-0.5, 0.5]
+    assert set(pd.read_csv(folder / "domains.csv")["metric"]) >= {IMAGE_SCORE}
+
+
+def test_the_committed_results_are_those_of_the_committed_records():
+    config = compose_config("ablation_report")
+    folder, document = (CONF.parent / config[name] for name in ("records", "document"))
+    records = ablation_report.read_experiments(folder)
+    if not records or not document.exists():
+        pytest.skip("no ablation has been run")
+    names = ablation_report.names_of(records)
+    kinds = ablation_report.model_kinds(CONF.parent / config.weights, names)
+    records = {name: ablation_report.ordered(each, kinds) for name, each in records.items()}
+    assert results_document(records, kinds) == document.read_text(encoding="utf-8")
+
+
+# -- The table at the end of a run ----------------------------------------------------------------
+
+
+def shown(table) -> str:
+    console = Console(width=160)
+    with console.capture() as capture:
+        console.print(table)
+    return capture.get()
+
+
+def test_a_run_ends_with_plain_focus_and_their_difference():
+    text = shown(run_table(gaining_and_losing(), "images", ROWS))
+    assert re.search(r"a-abstaining .* indexed .* 2 .* 20 .* 0.500 .* 1.000 .* \+0.500 \[", text)
+    assert re.search(r"b-answering .* 0.500 .* 0.000 .* -0.500 \[", text)
+
+
+def test_other_rows_are_not_taken_for_focus():
+    records = gaining_and_losing()
+    other = [line("q", "sum", "-" * 20, **{**ROWS, "noise": "black"})]
+    assert shown(run_table(records + other, "noise", ROWS)) == shown(
+        run_table(records, "noise", ROWS)
+    )
+
+
+def test_a_grid_of_weights_shows_the_best_one():
+    records = [asked("q"), line("q", "plain", "+-" * 10)]
+    for alpha, marks in ((0.0, "-" * 20), (0.5, "+" * 20), (1.0, "+-" * 10)):
+        records.append(line("q", "sum", marks, alpha=alpha, **ROWS))
+    text = shown(run_table(records, "contrast", ROWS))
+    assert re.search(r"indexed .* 0.5 .* 20 .* 0.500 .* 1.000", text)
+    assert text.count("a-abstaining") == 1
+
+
+def test_a_long_table_stays_on_a_screen():
+    records = []
+    for model in many_models(10):
+        for kind in ("indexed", "which"):
+            for number in range(2, 9):
+                name = f"{kind}{number}"
+                settings = {"kind": kind, "num_images": number}
+                records += [asked(name, **settings),
+                            line(name, "plain", "+-" * 10, model, **settings),
+                            line(name, "sum", "+" * 20, model, **settings, **ROWS)]  # fmt: skip
+    table = run_table(records, "images", ROWS)
+    assert len(table.rows) == 20
+    assert [c.header for c in table.columns][:3] == ["model", "split", "kind"]
+
+
+def test_records_are_read_by_experiment(tmp_path):
+    write_records(tmp_path / "seeds.jsonl.gz", seeds({1: 0}))
+    found = ablation_report.read_experiments(tmp_path)
+    assert list(found) == ["seeds"]
+    assert found["seeds"] == read_records(tmp_path / "seeds.jsonl.gz")
+    assert ablation_report.names_of(found) == ["a-abstaining"]
+    assert claims.OTHER_NOISE
+
+
+def test_scales_are_shown_of_noise_that_has_several():
+    records = [asked("q"), line("q", "plain", "+-" * 10)]
+    for noise, scale in (("black", 1.0), ("black", 0.5), ("gray", 1.0)):
+        records.append(line("q", "sum", "+" * 20, **{**ROWS, "noise": noise, "scale": scale}))
+    view = VIEWS["noise"]
+    figure = view.figures["scales"](records, pooled_frame(records, view))
+    assert figure is not None
+    assert [t.get_text() for t in figure.legends[0].get_texts()] == ["plain", "black"]
+    plt.close(figure)
+    assert view.figures["scales"](records[:2], pooled_frame(records[:2], view)) is None
