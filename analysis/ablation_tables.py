@@ -21,8 +21,8 @@ from analysis.ablations import (
     of_kind,
     values_of,
 )
-from analysis.answers import CANDIDATES, VOCABULARY
 from analysis.comparisons import compare, selected
+from focus.zoo.answers import CANDIDATES, VOCABULARY
 
 #: Most lines of a table in the terminal.
 SCREEN = 30

@@ -18,9 +18,9 @@ from analysis.ablation_figures import (
 )
 from analysis.ablation_tables import adaptive_frame, case_name, cost_points, label_frame
 from analysis.ablations import HEADLINE, PLAIN, Record, answers_frame, of_kind
-from analysis.answers import READINGS, VOCABULARY
 from analysis.claims import DEFAULT_NOISE
 from analysis.judging import rule_cells
+from focus.zoo.answers import READINGS, VOCABULARY
 
 Draw = Callable[[list[Record], pd.DataFrame], Figure | None]
 """From the records of an experiment and its pooled frame to a figure, if there is one to draw."""

@@ -1,7 +1,7 @@
 """From lines of marks to tables: accuracies, leakage and differences to plain decoding.
 
 A record is one line of `experiments.ablate`: settings, and the marks of all questions
-(`analysis.answers`). Lines of one model about the same ``questions`` pair question by question;
+(`focus.zoo.answers`). Lines of one model about the same ``questions`` pair question by question;
 those whose ``rule`` is ``plain`` are the baseline.
 """
 

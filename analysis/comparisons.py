@@ -18,8 +18,8 @@ from analysis.ablations import (
     of_kind,
     pool_units,
 )
-from analysis.answers import VOCABULARY
 from focus.errors import InvalidValueError
+from focus.zoo.answers import VOCABULARY
 
 #: What an interval can say of a claim; `MIXED` is not known to a single interval.
 HOLDS, REVERSED, OPEN = "holds", "reversed", "open"

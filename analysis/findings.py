@@ -15,11 +15,11 @@ from analysis.ablation_tables import (
     setting_text,
 )
 from analysis.ablations import HEADLINE, PLAIN, Record, answers_frame, of_kind, pareto
-from analysis.answers import VOCABULARY
 from analysis.claims import Test
 from analysis.comparisons import ABOVE, BELOW, compare
 from analysis.judging import BOUNDS, PUBLISHED, SPLITS
 from analysis.zoo import rank_correlation
+from focus.zoo.answers import VOCABULARY
 
 #: Roles of rows, and what of them a table of models shows.
 ROLES = {

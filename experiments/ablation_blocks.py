@@ -14,7 +14,6 @@ import numpy as np
 from torch import Tensor
 
 from analysis.ablations import PLAIN
-from analysis.answers import MARKS, READINGS, AnswerKey, read, right_probability
 from analysis.rules import RULES, Evidence, agreement, apply_rule, divergence
 from experiments.ablation_cells import (
     Loaded,
@@ -28,6 +27,7 @@ from experiments.ablation_cells import (
 from experiments.ablation_choice import Chooser, adaptive_parts, vcd_answer
 from focus.errors import InvalidValueError, UnknownNameError
 from focus.records import digest
+from focus.zoo.answers import MARKS, READINGS, AnswerKey, read, right_probability
 
 CHOSEN = "chosen"
 EXTRAS = ("vcd", "single_image", "adaptive_focus")

@@ -19,7 +19,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from analysis.answers import AnswerKey
 from analysis.rules import Evidence
 from experiments.evaluation import request_of
 from focus.benchmarks.base import Example
@@ -30,6 +29,7 @@ from focus.models import Checkpoint, VisionLanguageModel
 from focus.models.loading import embedded_names, embedded_path
 from focus.noise import NoiseConfig
 from focus.records import digest
+from focus.zoo.answers import AnswerKey
 from focus.zoo.forward import Frontend
 from focus.zoo.mixture import MAX_FRAMES
 from focus.zoo.questions import UNKNOWN

@@ -16,11 +16,11 @@ import numpy as np
 from torch import Tensor
 
 from analysis.ablations import adaptive_curve, choose
-from analysis.answers import read
 from analysis.rules import apply_rule
 from experiments.ablation_cells import LogitStore, Model, Questions, Rows, load_questions
 from focus.decoding import Vcd
 from focus.errors import InvalidValueError
+from focus.zoo.answers import read
 
 #: Accuracy on dev that a threshold may give up for fewer branches.
 SLACK = 0.005

@@ -14,7 +14,6 @@ from typing import Any
 
 from rich.progress import Progress
 
-from analysis.answers import CANDIDATES, MARKS, VOCABULARY
 from experiments.ablation_blocks import Block, labels
 from experiments.ablation_cells import Loaded, Model, Questions, Rows, load_questions
 from experiments.ablation_choice import Chooser
@@ -22,6 +21,7 @@ from experiments.evaluation import Cell, evaluate_cell
 from focus.decoding import STRATEGIES, AbstractDecoding, GenerationSettings, Vanilla
 from focus.errors import PromptError, UnknownNameError
 from focus.records import Record, RecordFile, digest
+from focus.zoo.answers import CANDIDATES, MARKS, VOCABULARY
 from focus.zoo.questions import UNKNOWN
 
 #: The embedded models answer in one token.
@@ -119,7 +119,7 @@ def shown(setting: Mapping[str, Any]) -> str:
 
 
 def mark(record: Mapping[str, Any], reading: str) -> str:
-    """Mark of a record, see `analysis.answers`.
+    """Mark of a record, see `focus.zoo.answers`.
 
     >>> mark({"text": "red", "answer": "blue", "distractors": ["red"]}, "vocabulary")
     'x'

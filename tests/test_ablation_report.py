@@ -32,7 +32,6 @@ from analysis.ablations import (
     unit_values,
     write_records,
 )
-from analysis.answers import CANDIDATES, VOCABULARY
 from analysis.claims import CLAIMS, Test, because, outcome, outcome_table, sentence
 from analysis.comparisons import (
     ABOVE,
@@ -56,6 +55,7 @@ from experiments.ablation_blocks import Block
 from experiments.ablation_cells import Rows
 from experiments.config import CONF, compose_config, plain
 from focus.errors import InvalidValueError
+from focus.zoo.answers import CANDIDATES, VOCABULARY
 
 ROWS = asdict(Rows())
 KINDS = {"a-abstaining": "abstaining", "b-answering": "answering"}

@@ -10,7 +10,6 @@ import torch
 from PIL import Image
 
 from analysis.ablations import PLAIN, of_kind, read_records
-from analysis.answers import CANDIDATES, VOCABULARY, read
 from experiments import ablate
 from experiments.ablation_blocks import Bench, Block
 from experiments.ablation_cells import (
@@ -31,6 +30,7 @@ from focus.benchmarks.embedded import AbstractEmbedded
 from focus.decoding import GenerationSettings, Vanilla, Vcd
 from focus.decoding.single_image import SingleImage
 from focus.errors import InvalidValueError, UnknownNameError
+from focus.zoo.answers import CANDIDATES, VOCABULARY, read
 from focus.zoo.architectures import ARCHITECTURES, Architecture
 from focus.zoo.rows import coloured_like, plain_logits, row_logits, single_logits, vcd_logits
 

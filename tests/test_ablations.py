@@ -19,7 +19,6 @@ from analysis.ablations import (
     values_of,
     write_records,
 )
-from analysis.answers import CANDIDATES, VOCABULARY, AnswerKey, read, right_probability
 from analysis.resampling import mean_interval
 from analysis.rules import RULES, Evidence, agreement, apply_rule, divergence, moved
 from analysis.statistics import clustered_interval, paired_difference, wilson_interval
@@ -27,6 +26,7 @@ from focus.aggregation import AGGREGATIONS
 from focus.contrast import combine
 from focus.errors import InvalidValueError, UnknownNameError
 from focus.scoring import Reference
+from focus.zoo.answers import CANDIDATES, VOCABULARY, AnswerKey, read, right_probability
 
 IDS = {"red": 0, "blue": 1, "green": 2, "unknown": 3, "square": 4}
 ASKED = [

@@ -21,6 +21,7 @@ from focus.contrast import combine
 from focus.decoding import Focus, Request
 from focus.models import VisionLanguageModel
 from focus.noise import NoiseConfig
+from focus.zoo.answers import CANDIDATES, VOCABULARY, AnswerKey, read
 from focus.zoo.forward import Frontend
 from focus.zoo.mixture import MAX_FRAMES
 from focus.zoo.questions import MAX_IMAGES, UNKNOWN
@@ -212,13 +213,7 @@ def _cell(
     logits: Tensor,
     ids: Mapping[str, int],
 ) -> Cell:
-    words = {i: word for word, i in ids.items()}
-    said, spoken = "", ""
-    for example, row in zip(examples, logits, strict=True):
-        # Every choice of these benchmarks is one token.
-        best = int(row[[ids[choice] for choice in example.choices]].argmax())
-        said += _mark(example.choices[best], example)
-        spoken += _mark(words[int(row.argmax())], example)
+    key = AnswerKey.of(examples, ids, UNKNOWN)
     categories = tuple(dict.fromkeys(example.category for example in examples))
     groups = {name: i for i, name in enumerate(dict.fromkeys(e.group for e in examples))}
     return Cell(
@@ -230,17 +225,9 @@ def _cell(
         categories=categories,
         category="".join(str(categories.index(example.category)) for example in examples),
         group=tuple(groups[example.group] for example in examples),
-        said=said,
-        spoken=spoken,
+        said=read(logits, key, CANDIDATES),
+        spoken=read(logits, key, VOCABULARY),
     )
-
-
-def _mark(answer: str, example: Example) -> str:
-    if answer == example.answer:
-        return "+"
-    if answer == UNKNOWN:
-        return "?"
-    return "x" if answer in example.distractors else "-"
 
 
 def _target(example: Example) -> int:
