@@ -81,7 +81,7 @@ def focus_table(frame: pd.DataFrame) -> Table:
 def _introduction(records: Sequence[Mapping[str, Any]]) -> list[str]:
     settings = {
         f"split {r['split']}, seed {r['seed']}, {r['noise']} noise, {r['scope']}, "
-        f"alpha {r['alpha']}"
+        f"alpha {r['alphas']['said']} (said) and {r['alphas']['spoken']} (spoken), chosen on dev"
         for r in (record["results"] for record in records)
     }
     return [

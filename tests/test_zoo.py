@@ -503,20 +503,20 @@ def test_the_card_says_how_much_masking_and_abstention_a_model_saw(exported):
 
 
 def test_answers_on_a_card_are_those_of_the_method(exported, monkeypatch):
-    """Marks of the candidate reading against `Focus.decode`, at a weight that changes answers."""
+    """Marks of both readings against `Focus.decode`, at weights that change answers."""
     vlm = Checkpoint("m", str(exported[0]), device="cpu").load()
     benchmark = IndexedQuestion(size=12, num_images=3)
     monkeypatch.setattr(evaluation, "suite", lambda *_: [(benchmark, True)])
-    marks = {
-        alpha: next(
-            cell["said"]
-            for cell in evaluate(vlm, ("scenes",), alpha=alpha)["cells"]
-            if cell["decoding"] == "focus"
-        )
-        for alpha in (0.0, 3.0)
-    }
-    assert marks[0.0] != marks[3.0]
-    for alpha, said in marks.items():
+
+    def marks(**alphas: float) -> tuple[str, str]:
+        cells = evaluate(vlm, ("scenes",), alphas=alphas)["cells"]
+        (cell,) = (cell for cell in cells if cell["decoding"] == "focus")
+        return cell["said"], cell["spoken"]
+
+    low, high = marks(said=0.0, spoken=3.0), marks(said=3.0, spoken=0.0)
+    assert low[0] != high[0]
+    assert marks(said=0.0, spoken=0.0) == (low[0], high[1])  # each reading has its own weight
+    for alpha, said in ((0.0, low[0]), (3.0, high[0])):
         method = dataclasses.replace(strategy(seed=0), alpha=alpha)
         for mark, example in zip(said, benchmark, strict=True):
             decoded = method.decode(

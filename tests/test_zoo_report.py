@@ -40,7 +40,7 @@ from analysis.zoo_tables import (
 from experiments import zoo_report
 from experiments.config import CONF, compose_config
 from focus.errors import UnknownNameError
-from focus.zoo.evaluation import FOCUS, PLAIN
+from focus.zoo.evaluation import ALPHAS, FOCUS, PLAIN
 
 ROOT = CONF.parent
 WEIGHTS, DOCS = ROOT / "focus" / "zoo" / "weights", ROOT / "docs" / "zoo"
@@ -67,7 +67,8 @@ def branches(row: str, right: int, own: int, unknown: int, total: int, number: i
 
 
 def results(cells: list[dict], rows: list[dict] | None = None) -> dict:
-    settings = {"split": "test", "seed": 0, "noise": "uniform", "alpha": 0.7, "scope": "per slot"}
+    settings = {"split": "test", "seed": 0, "noise": "uniform", "scope": "per slot"}
+    settings["alphas"] = dict(ALPHAS)
     return {**settings, "cells": cells, "rows": rows or []}
 
 

@@ -17,7 +17,7 @@ from statsmodels.stats.proportion import proportion_confint
 
 from focus.models.loading import Checkpoint
 from focus.zoo.bank import NOISE_NAMES
-from focus.zoo.evaluation import ALPHA, NOISE_NAME, evaluate
+from focus.zoo.evaluation import ALPHAS, NOISE_NAME, evaluate
 from focus.zoo.training import Recipe, State
 
 RECORD = "training.json"
@@ -85,7 +85,7 @@ def measure(
         "split": split,
         "seed": seed,
         "noise": NOISE_NAME,
-        "alpha": ALPHA,
+        "alphas": dict(ALPHAS),
         "scope": "one noise image per slot",
         **evaluate(vlm, worlds, split=split, size=size, seed=seed),
     }
@@ -224,8 +224,9 @@ def _results(results: Mapping[str, Any]) -> list[str]:
         _table(("skill", "accuracy", "95% interval", "n"), singles),
         "### Several images",
         f"FOCUS: sum over branches, {results['noise']} noise, {results['scope']}, alpha "
-        f'{results["alpha"]}. "Leaked": answers that another image would make true. "Spoken": '
-        "accuracy of the first token over the whole vocabulary.",
+        f'{results["alphas"]["said"]}. "Leaked": answers that another image would make true. '
+        '"Spoken": accuracy of the first token over the whole vocabulary, at alpha '
+        f"{results['alphas']['spoken']}.",
         _table(("questions", "accuracy", "95% interval", "leaked", "spoken", "n"), several),
         "### What the branches say",
         "First token over the whole vocabulary, on indexed questions. On target: the asked image "
