@@ -201,14 +201,16 @@ def case_name(kind: str, number: int) -> str:
     return kind if kind == "matching" else f"{kind}, N = {number}"
 
 
-def cost_points(records: Iterable[Record], kind: str, number: int) -> pd.DataFrame:
+def cost_points(
+    records: Iterable[Record], kind: str, number: int, reading: str = VOCABULARY
+) -> pd.DataFrame:
     """Accuracy and mean rows run of every strategy on one set of questions, worlds put together.
 
     Returns:
         Columns of `analysis.ablations.answers_frame` and rows.
     """
     asked = [r for r in records if r.get("kind") == kind and r.get("num_images") == number]
-    asked = [r for r in asked if r.get("reading", VOCABULARY) == VOCABULARY]
+    asked = [r for r in asked if r.get("reading", reading) == reading]
     lines = pd.DataFrame(of_kind(asked, "answers"))
     if lines.empty:
         return lines

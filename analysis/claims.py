@@ -9,7 +9,8 @@ has every condition by itself.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import chain
 from typing import Any
 
 import pandas as pd
@@ -31,6 +32,7 @@ from analysis.comparisons import (
     word,
 )
 from focus.noise import NOISE_TYPES
+from focus.zoo.answers import CANDIDATES, VOCABULARY
 
 DEFAULT_NOISE = "imagenet+uniform"
 FOCUS = {"rule": "sum"}
@@ -52,6 +54,7 @@ class Test:
         every: whether that is said of each condition by itself: a model's verdict is then that of
             its worst one, since opposite differences would cancel out.
         metric: see `analysis.comparisons.compare`.
+        reading: of the answers, see `focus.zoo.answers`.
     """
 
     label: str
@@ -62,6 +65,7 @@ class Test:
     aim: str = ABOVE
     every: bool = False
     metric: str = HEADLINE
+    reading: str = VOCABULARY
 
     __test__ = False  # no test of pytest
 
@@ -90,13 +94,23 @@ def _focus(experiment: str, kind: str | list[str], label: str, **more: Any) -> T
     return Test(f"FOCUS minus plain, {label}", experiment, first, **options)
 
 
+def in_both_readings(*tests: Test) -> tuple[Test, ...]:
+    """Each test as generated text and, after it, as a ranking of the candidate answers.
+
+    The two can differ in sign: "unknown" may win the generated text and is never a candidate.
+    """
+    ranked = [replace(t, reading=CANDIDATES, label=f"{t.label}, {RANKED}") for t in tests]
+    return tuple(chain.from_iterable(zip(tests, ranked, strict=True)))
+
+
+RANKED = "read as a ranking of the candidates"
 PAIRS = "minimal pairs (image score)"
 CLAIMS = (
     Claim(
         "Focusing on one image at a time and summing improves the understanding of several images, "
         "without training, across models and benchmarks.",
         "Plain decoding and FOCUS on the same questions of four worlds.",
-        (
+        in_both_readings(
             _focus("strategies", "indexed", "indexed questions"),
             _focus("strategies", "matching", PAIRS, across="world"),
             _focus("strategies", ["probe", "which"], "probes and which-image", across="kind"),
@@ -152,7 +166,7 @@ CLAIMS = (
     Claim(
         "Subtracting the logits of a noise-only reference helps.",
         "Contrast weights against none, on dev (a grid is for looking; test sees the chosen one).",
-        (
+        in_both_readings(
             Test("with contrast minus without, indexed questions", "contrast",
                  {**FOCUS, "kind": "indexed", "noise": DEFAULT_NOISE,
                   "alpha": [0.1, 0.3, 0.5, 0.7, 1.0, 1.5]},
@@ -168,20 +182,20 @@ CLAIMS = (
         "Branches are to be summed.",
         "The sum against other aggregations, each with its own contrast weight chosen on dev. The "
         "claim holds where the other one is below.",
-        tuple(
+        in_both_readings(*(
             Test(
                 f"other aggregation minus sum, {label}", "aggregation",
                 {"rule": ["max", "logsumexp", "product", "entropy", "divergence"], "kind": kind},
                 FOCUS, across="rule", aim=BELOW, every=True,
             )
             for kind, label in (("indexed", "indexed questions"), ("which", "which-image"))
-        ),
+        )),
         "The mean chooses what the sum chooses where one token is generated greedily.",
     ),
     Claim(
         "It holds as the number of images grows.",
         "Two to eight images, the asked one at every place.",
-        (
+        in_both_readings(
             _focus("images", "indexed", "indexed questions, by number of images"),
             _focus("images", "which", "which-image, by number of images"),
         ),
@@ -190,7 +204,7 @@ CLAIMS = (
     Claim(
         "It extends to video, with the frames of a clip as the images to focus on.",
         "Clips of eight frames: a branch for each clip (units) against one for each frame (all).",
-        (
+        in_both_readings(
             _focus("targets", ["indexed", "matching"], "a branch for each clip",
                    world="clips", targets="units", across="kind"),
             _focus("targets", ["indexed", "matching"], "a branch for each frame",
@@ -201,7 +215,7 @@ CLAIMS = (
     Claim(
         "It holds across domains.",
         "Drawn scenes, handwritten digits, photographs, clips.",
-        (
+        in_both_readings(
             _focus("domains", ["indexed", "which", "probe"], "two images", across="world"),
             _focus("domains", "matching", PAIRS, across="world"),
         ),
@@ -220,7 +234,9 @@ CLAIMS = (
         "Multi-image questions of every kind gain.",
         "Questions that no single image answers: counting over images, the odd one out, same or "
         "different; and which image fits, which single images do answer.",
-        (_focus("collective", ["counting", "odd", "same", "which"], "by kind", across="kind"),),
+        in_both_readings(
+            _focus("collective", ["counting", "odd", "same", "which"], "by kind", across="kind")
+        ),
     ),
     Claim(
         "The gain is no matter of temperature.",
@@ -259,7 +275,7 @@ class Outcome:
 def outcome(test: Test, records: Sequence[Record]) -> Outcome:
     """Result of a test; empty where nothing can be compared."""
     whole, cells = (
-        compare(records, test.first, test.second, by=by, metric=test.metric)
+        compare(records, test.first, test.second, by=by, metric=test.metric, reading=test.reading)
         for by in (("model",), ("model", test.across))
     )
     words: dict[str, str] = {}

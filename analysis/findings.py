@@ -9,13 +9,14 @@ from dataclasses import dataclass
 import pandas as pd
 
 from analysis.ablation_tables import (
+    READ,
     cost_points,
     difference,
     markdown,
     setting_text,
 )
 from analysis.ablations import HEADLINE, PLAIN, Record, answers_frame, of_kind, pareto
-from analysis.claims import Test
+from analysis.claims import Test, in_both_readings
 from analysis.comparisons import ABOVE, BELOW, compare
 from analysis.judging import BOUNDS, PUBLISHED, SPLITS
 from analysis.zoo import rank_correlation
@@ -131,7 +132,7 @@ def models_table(records: Iterable[Record], kinds: Mapping[str, str]) -> str:
     return markdown(pd.DataFrame(lines))
 
 
-def abstention_points(records: Sequence[Record]) -> pd.DataFrame:
+def abstention_points(records: Sequence[Record], reading: str = VOCABULARY) -> pd.DataFrame:
     """What FOCUS gains on indexed questions beside how often off-target branches abstain.
 
     Returns:
@@ -144,7 +145,7 @@ def abstention_points(records: Sequence[Record]) -> pd.DataFrame:
         return shares
     shares = shares[shares["role"] == "off target"]
     first = {"rule": [PUBLISHED, "max"], "kind": "indexed", "split": "test"}
-    found = compare(records, first, {"rule": PLAIN}, by=("rule", *labels))
+    found = compare(records, first, {"rule": PLAIN}, by=("rule", *labels), reading=reading)
     return found.merge(shares[[*labels, "unknown"]], on=labels) if len(found) else found
 
 
@@ -165,12 +166,14 @@ def abstention_sentence(points: pd.DataFrame) -> str:
     return f"Over {n} points (model, world, number of images): {'; '.join(parts)}.{tied}"
 
 
-def number_sentence(records: Sequence[Record], kinds: Mapping[str, str]) -> list[str]:
+def number_sentence(
+    records: Sequence[Record], kinds: Mapping[str, str], reading: str = VOCABULARY
+) -> list[str]:
     """How sum and maximum fare on indexed questions from the fewest to the most images."""
     lines = [r for r in records if r.get("kind") == "indexed" and r.get("world") != "clips"]
     dials = ("world", "similarity", "alpha", "size", "setting")
     frame = answers_frame(lines, metric=HEADLINE, pooled=dials)
-    frame = frame[frame["reading"] == VOCABULARY]
+    frame = frame[frame["reading"] == reading]
     sentences = []
     for kind in sorted(set(kinds.values())):
         part = frame[frame["model"].map(kinds) == kind]
@@ -185,15 +188,15 @@ def number_sentence(records: Sequence[Record], kinds: Mapping[str, str]) -> list
         ]
         number = part["model"].nunique()
         sentences.append(
-            f"- {kind} ({number} model{'s' if number > 1 else ''}), mean accuracy from {few} to "
-            f"{many} images: {', '.join(texts)}."
+            f"- {kind} ({number} model{'s' if number > 1 else ''}), read {READ[reading]}: mean "
+            f"accuracy from {few} to {many} images: {', '.join(texts)}."
         )
     return sentences
 
 
-MAXIMUM = Test(
-    "maximum minus sum, indexed questions", "aggregation",
-    {"rule": "max", "kind": "indexed"}, {"rule": PUBLISHED}, aim=ABOVE,
+MAXIMUM = in_both_readings(
+    Test("maximum minus sum, indexed questions", "aggregation",
+         {"rule": "max", "kind": "indexed"}, {"rule": PUBLISHED}, aim=ABOVE)
 )  # fmt: skip
 
 
@@ -225,9 +228,11 @@ def judged_sentence(judged: pd.DataFrame) -> str:
     return f"Rules that win cells and lose none: {'; '.join(parts)}."
 
 
-def front_table(records: Sequence[Record], kind: str, number: int) -> str:
+def front_table(
+    records: Sequence[Record], kind: str, number: int, reading: str = VOCABULARY
+) -> str:
     """Accuracy-cost Pareto front of each model, the cheapest method first; empty without lines."""
-    points = cost_points(records, kind, number)
+    points = cost_points(records, kind, number, reading)
     lines = []
     for model, part in points.groupby("model", sort=False) if len(points) else ():
         methods = part[~part["rule"].isin(BOUNDS)]

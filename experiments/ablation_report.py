@@ -18,7 +18,7 @@ import pandas as pd
 from omegaconf import DictConfig
 
 from analysis.ablation_figures import abstention_figure
-from analysis.ablation_tables import cells_frame, markdown, seed_frame, tables_markdown
+from analysis.ablation_tables import READ, cells_frame, markdown, seed_frame, tables_markdown
 from analysis.ablation_views import VIEWS, View, pooled_frame
 from analysis.ablations import Record, of_kind, read_records
 from analysis.claims import CLAIMS, outcome, sentence
@@ -29,6 +29,7 @@ from analysis.results import ABSTENTION_FIGURE, results_document
 from analysis.zoo import kind_of, read_models
 from experiments.config import entry_point
 from experiments.evaluation import make_console
+from focus.zoo.answers import READINGS
 
 SUFFIX = ".jsonl.gz"
 ABSTAINING, ANSWERING = "abstaining", "answering"
@@ -114,10 +115,11 @@ def summary(name: str, records: list[Record], kinds: Mapping[str, str]) -> list[
     """One line for each comparison that the results make of this experiment."""
     claimed = (test for claim in CLAIMS for test in claim.tests)
     failing = (test for failure in FAILURES for test in failure.tests)
-    tests = [test for test in (*claimed, *failing, MAXIMUM) if test.experiment == name]
+    tests = [test for test in (*claimed, *failing, *MAXIMUM) if test.experiment == name]
     lines = [f"- {sentence(outcome(test, records), kinds)}" for test in tests]
-    if name == "rules" and len(judged := judge(records)):
-        lines.append(f"- {judged_sentence(judged)}")
+    for reading in READINGS if name == "rules" else ():
+        if len(judged := judge(records, reading=reading)):
+            lines.append(f"- Read {READ[reading]}. {judged_sentence(judged)}")
     return ["\n".join(lines), DETAILS] if lines else []
 
 
@@ -127,8 +129,9 @@ def extras(name: str, records: list[Record], pooled: pd.DataFrame) -> list[str]:
     if name == "seeds":
         spread = seed_frame(pooled).to_markdown(index=False, floatfmt=".4f")
         parts += ["## Spread over seeds beside the interval over questions", spread]
-    if name == "rules" and len(judged := judge(records)):
-        parts += ["## Against the sum", judged_table(judged)]
+    for reading in READINGS if name == "rules" else ():
+        if len(judged := judge(records, reading=reading)):
+            parts += [f"## Against the sum, read {READ[reading]}", judged_table(judged)]
     costs = of_kind(records, "cost")
     if costs:
         columns = ["model", "num_images", "rule", "rows", "encoded", "prefill_tokens", "seconds",

@@ -32,7 +32,15 @@ from analysis.ablations import (
     unit_values,
     write_records,
 )
-from analysis.claims import CLAIMS, Test, because, outcome, outcome_table, sentence
+from analysis.claims import (
+    CLAIMS,
+    Test,
+    because,
+    in_both_readings,
+    outcome,
+    outcome_table,
+    sentence,
+)
 from analysis.comparisons import (
     ABOVE,
     ALIKE,
@@ -60,7 +68,7 @@ from focus.zoo.answers import CANDIDATES, VOCABULARY
 ROWS = asdict(Rows())
 KINDS = {"a-abstaining": "abstaining", "b-answering": "answering"}
 ALL_TESTS = [test for claim in CLAIMS for test in claim.tests]
-ALL_TESTS += [test for failure in FAILURES for test in failure.tests] + [MAXIMUM]
+ALL_TESTS += [test for failure in FAILURES for test in failure.tests] + [*MAXIMUM]
 
 
 def asked(name: str, *, groups: list[int] | None = None, size: int = 20, **settings) -> dict:
@@ -274,6 +282,20 @@ def gaining_and_losing() -> list[dict]:
 GAIN = Test("FOCUS minus plain", "images", {"rule": "sum", "kind": "indexed"})
 
 
+def test_each_reading_has_a_verdict_of_its_own():
+    """Here every answer that is lost as text is won as a ranking."""
+    records = gaining_and_losing()
+    swapped = {"a-abstaining": "b-answering", "b-answering": "a-abstaining"}
+    ranked = [{**record, "model": swapped[record["model"]], "reading": "candidates"}
+              for record in records if record["record"] == "answers"]  # fmt: skip
+    spoken, ranking = in_both_readings(GAIN)
+    assert spoken == GAIN
+    assert ranking.label == "FOCUS minus plain, read as a ranking of the candidates"
+    words = [outcome(test, [*records, *ranked]).words for test in (spoken, ranking)]
+    assert words[0] == {"a-abstaining": HOLDS, "b-answering": REVERSED}
+    assert words[1] == {"a-abstaining": REVERSED, "b-answering": HOLDS}
+
+
 def test_a_claim_holds_on_one_model_and_is_reversed_on_the_other_and_says_why():
     records = gaining_and_losing()
     found = outcome(GAIN, records)
@@ -410,9 +432,13 @@ def test_the_sum_falls_with_more_images():
             marks = "+" * (right + extra) + "-" * (20 - right - extra)
             records.append(line(name, rule, marks, num_images=number))
     assert findings.number_sentence(records, KINDS) == [
-        "- abstaining (1 model), mean accuracy from 2 to 8 images: plain 0.900 to 0.200, "
-        "sum 0.800 to 0.100, maximum 0.950 to 0.250."
+        "- abstaining (1 model), read as generated text: mean accuracy from 2 to 8 images: "
+        "plain 0.900 to 0.200, sum 0.800 to 0.100, maximum 0.950 to 0.250."
     ]
+    ranked = [{**record, "reading": "candidates"} for record in records if "reading" in record]
+    both = [record for record in records if "reading" not in record] + records + ranked
+    (sentence,) = findings.number_sentence(both, KINDS, "candidates")
+    assert "read as a ranking of the candidates: mean" in sentence
 
 
 def test_the_front_leaves_out_what_is_dominated_and_what_knows_the_image():

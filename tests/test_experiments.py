@@ -82,6 +82,7 @@ def test_wrong_settings_fail_with_what_is_accepted(arguments, expected, tmp_path
 def test_demo_shows_table_summary_and_figure(tmp_path):
     overrides = [
         *("model@models.internvl_abstaining=tiny_internvl", "~model@models.qwen3_vl_abstaining"),
+        "~model@models.qwen2_5_vl_abstaining",
         "model@models.internvl_answering=tiny_llava_onevision",
         "shown=[tiny-internvl,tiny-llava_onevision]",
         *("limit=3", "settings.max_new_tokens=2", f"results={tmp_path}/demo"),
