@@ -435,10 +435,11 @@ def test_the_sum_falls_with_more_images():
         "- abstaining (1 model), read as generated text: mean accuracy from 2 to 8 images: "
         "plain 0.900 to 0.200, sum 0.800 to 0.100, maximum 0.950 to 0.250."
     ]
-    ranked = [{**record, "reading": "candidates"} for record in records if "reading" in record]
-    both = [record for record in records if "reading" not in record] + records + ranked
-    (sentence,) = findings.number_sentence(both, KINDS, "candidates")
-    assert "read as a ranking of the candidates: mean" in sentence
+    ranked = [{**record, "reading": "candidates", "marks": "+" * 20}
+              for record in records if "reading" in record]  # fmt: skip
+    (told,) = findings.number_sentence([*records, *ranked], KINDS, "candidates")
+    assert "read as a ranking of the candidates: mean" in told
+    assert told.endswith("plain 1.000 to 1.000, sum 1.000 to 1.000, maximum 1.000 to 1.000.")
 
 
 def test_the_front_leaves_out_what_is_dominated_and_what_knows_the_image():
@@ -554,6 +555,15 @@ def test_any_part_of_the_experiments_makes_a_document():
     assert "| a-abstaining" in text
     other = results_document({"noise": [asked("q")]}, {})
     assert "The records hold no such comparison." in other
+
+
+def test_what_goes_beyond_is_told_for_both_readings():
+    records = gaining_and_losing()
+    ranked = [{**record, "reading": "candidates"} for record in records if "reading" in record]
+    text = results_document({"images": [*records, *ranked]}, KINDS)
+    beyond = text.partition("## Beyond the paper")[2]
+    assert "Read as generated text. Over 2 points" in beyond
+    assert "Read as a ranking of the candidates. Over 2 points" in beyond
 
 
 def test_kinds_come_from_the_cards_and_else_from_the_name():
