@@ -113,7 +113,8 @@ def test_the_card_is_what_the_stored_weights_give(name):
     """The first questions of every cell, asked again."""
     record = record_of(name)
     recipe = instantiate(command_of(name).zoo.recipe)
-    again = card_module.measure(WEIGHTS / name, card_module.worlds_of(recipe), size=40)
+    worlds, alphas = card_module.worlds_of(recipe), record["results"]["alphas"]
+    again = card_module.measure(WEIGHTS / name, worlds, size=40, alphas=alphas)
     for old, new in zip(record["results"]["cells"], again["cells"], strict=True):
         assert [old[key] for key in ("world", "kind", "num_images", "decoding")] == [
             new[key] for key in ("world", "kind", "num_images", "decoding")

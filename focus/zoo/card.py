@@ -77,7 +77,13 @@ def export(
 
 
 def measure(
-    folder: Path, worlds: Sequence[str], *, split: str = "test", size: int = 400, seed: int = 0
+    folder: Path,
+    worlds: Sequence[str],
+    *,
+    split: str = "test",
+    size: int = 400,
+    seed: int = 0,
+    alphas: Mapping[str, float] = ALPHAS,
 ) -> dict[str, Any]:
     """Answers of a saved model, in float32 on the CPU; see `focus.zoo.evaluation.evaluate`."""
     vlm = Checkpoint(folder.name, str(folder), device="cpu").load()
@@ -85,9 +91,9 @@ def measure(
         "split": split,
         "seed": seed,
         "noise": NOISE_NAME,
-        "alphas": dict(ALPHAS),
+        "alphas": dict(alphas),
         "scope": "one noise image per slot",
-        **evaluate(vlm, worlds, split=split, size=size, seed=seed),
+        **evaluate(vlm, worlds, split=split, size=size, seed=seed, alphas=alphas),
     }
 
 
