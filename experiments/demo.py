@@ -144,8 +144,10 @@ def _explanation() -> str:
         "of another image. There are two kinds of models: abstaining ones were taught to say "
         '"unknown" when the image they are asked about is noise, answering ones were not; nothing '
         "else tells the two of one architecture apart.\n"
-        "FOCUS adds up branches of which all but one do not see the asked image: it helps where "
-        "those branches abstain, and not where they answer from the image they do see."
+        "FOCUS adds up branches of which all but one do not see the asked image: it can help where "
+        "those branches abstain, and not where they answer from the image they do see. Abstentions "
+        'are votes as well: where "unknown" wins the sum the answer is unparsed, while choice '
+        "accuracy, which ranks the candidates alone, still gains."
     )
 
 
