@@ -87,11 +87,11 @@ class Claim:
     limits: str = ""
 
 
-def _focus(experiment: str, kind: str | list[str], label: str, **more: Any) -> Test:
-    """FOCUS minus plain decoding on some kind of questions."""
+def gain(experiment: str, kind: str | list[str] | None, label: str, **more: Any) -> Test:
+    """FOCUS minus plain decoding on some kind of questions; None for all kinds."""
     options = {name: more.pop(name) for name in ("across", "aim", "metric") if name in more}
-    first = {**FOCUS, "kind": kind, **more}
-    return Test(f"FOCUS minus plain, {label}", experiment, first, **options)
+    asked = {} if kind is None else {"kind": kind}
+    return Test(f"FOCUS minus plain, {label}", experiment, {**FOCUS, **asked, **more}, **options)
 
 
 def in_both_readings(*tests: Test) -> tuple[Test, ...]:
@@ -111,9 +111,9 @@ CLAIMS = (
         "without training, across models and benchmarks.",
         "Plain decoding and FOCUS on the same questions of four worlds.",
         in_both_readings(
-            _focus("strategies", "indexed", "indexed questions"),
-            _focus("strategies", "matching", PAIRS, across="world"),
-            _focus("strategies", ["probe", "which"], "probes and which-image", across="kind"),
+            gain("strategies", "indexed", "indexed questions"),
+            gain("strategies", "matching", PAIRS, across="world"),
+            gain("strategies", ["probe", "which"], "probes and which-image", across="kind"),
         ),
         "Models of one or two million parameters that this project trained. Whether large models "
         "abstain where they cannot see is not known from here.",
@@ -196,8 +196,8 @@ CLAIMS = (
         "It holds as the number of images grows.",
         "Two to eight images, the asked one at every place.",
         in_both_readings(
-            _focus("images", "indexed", "indexed questions, by number of images"),
-            _focus("images", "which", "which-image, by number of images"),
+            gain("images", "indexed", "indexed questions, by number of images"),
+            gain("images", "which", "which-image, by number of images"),
         ),
         "Clips have room for two.",
     ),
@@ -205,10 +205,10 @@ CLAIMS = (
         "It extends to video, with the frames of a clip as the images to focus on.",
         "Clips of eight frames: a branch for each clip (units) against one for each frame (all).",
         in_both_readings(
-            _focus("targets", ["indexed", "matching"], "a branch for each clip",
-                   world="clips", targets="units", across="kind"),
-            _focus("targets", ["indexed", "matching"], "a branch for each frame",
-                   world="clips", targets="all", across="kind"),
+            gain("targets", ["indexed", "matching"], "a branch for each clip",
+                 world="clips", targets="units", across="kind"),
+            gain("targets", ["indexed", "matching"], "a branch for each frame",
+                 world="clips", targets="all", across="kind"),
         ),
         "One world of drawn clips.",
     ),
@@ -216,8 +216,8 @@ CLAIMS = (
         "It holds across domains.",
         "Drawn scenes, handwritten digits, photographs, clips.",
         in_both_readings(
-            _focus("domains", ["indexed", "which", "probe"], "two images", across="world"),
-            _focus("domains", "matching", PAIRS, across="world"),
+            gain("domains", ["indexed", "which", "probe"], "two images", across="world"),
+            gain("domains", "matching", PAIRS, across="world"),
         ),
     ),
     Claim(
@@ -225,9 +225,9 @@ CLAIMS = (
         "Leakage (answers that are true of another image) and accuracy by the number of attributes "
         "that the images share.",
         (
-            _focus("similarity", "indexed", "leakage by similarity", metric="leakage", aim=BELOW,
-                   across="similarity"),
-            _focus("similarity", "indexed", "accuracy by similarity", across="similarity"),
+            gain("similarity", "indexed", "leakage by similarity", metric="leakage", aim=BELOW,
+                 across="similarity"),
+            gain("similarity", "indexed", "accuracy by similarity", across="similarity"),
         ),
     ),
     Claim(
@@ -235,7 +235,7 @@ CLAIMS = (
         "Questions that no single image answers: counting over images, the odd one out, same or "
         "different; and which image fits, which single images do answer.",
         in_both_readings(
-            _focus("collective", ["counting", "odd", "same", "which"], "by kind", across="kind")
+            gain("collective", ["counting", "odd", "same", "which"], "by kind", across="kind")
         ),
     ),
     Claim(

@@ -16,7 +16,7 @@ from analysis.ablation_tables import (
     setting_text,
 )
 from analysis.ablations import HEADLINE, PLAIN, Record, answers_frame, of_kind, pareto
-from analysis.claims import Test, in_both_readings
+from analysis.claims import DEFAULT_NOISE, Test, gain, in_both_readings
 from analysis.comparisons import ABOVE, BELOW, compare
 from analysis.judging import BOUNDS, PUBLISHED, SPLITS
 from analysis.zoo import rank_correlation
@@ -50,10 +50,6 @@ class Failure:
     tests: Sequence[Test]
 
 
-def _focus(label: str, experiment: str, across: str, **first: object) -> Test:
-    return Test(f"FOCUS minus plain, {label}", experiment, {"rule": "sum", **first}, across=across)
-
-
 WHOLE = {"rule": "sum", "scale": 1.0, "tint": "none"}
 FAILURES = (
     Failure(
@@ -61,9 +57,9 @@ FAILURES = (
         "The more attributes images share, the less an answer can leak: another image's answer is "
         "then often right. What plain decoding still gets wrong is what FOCUS can gain.",
         ("similarity-accuracy", "similarity-rows"),
-        (_focus("indexed questions by shared attributes", "similarity", "similarity",
-                kind="indexed"),
-         _focus("which-image by shared attributes", "similarity", "similarity", kind="which")),
+        (gain("similarity", "indexed", "indexed questions by shared attributes",
+              across="similarity"),
+         gain("similarity", "which", "which-image by shared attributes", across="similarity")),
     ),
     Failure(
         "Noise through which the image shines",
@@ -73,7 +69,7 @@ FAILURES = (
         (Test("blend minus pure noise", "correlated",
               {"rule": "sum", "tint": "none", "scale": [0.9, 0.7, 0.5, 0.3, 0.1, 0.0]}, WHOLE,
               across="scale", aim=BELOW),
-         _focus("by scale of the noise", "correlated", "scale", tint="none")),
+         gain("correlated", None, "by scale of the noise", across="scale", tint="none")),
     ),
     Failure(
         "Noise in the colour of the content",
@@ -88,7 +84,7 @@ FAILURES = (
         "No branch can count over images, find the odd one out or tell same from different: it "
         "sees one image, and the sum adds up answers to another question.",
         ("collective-answers", "collective-rows"),
-        (_focus("by kind", "collective", "kind", kind=["counting", "odd", "same"]),),
+        (gain("collective", ["counting", "odd", "same"], "by kind", across="kind"),),
     ),
 )  # fmt: skip
 
@@ -115,7 +111,7 @@ def role_shares(records: Iterable[Record], labels: Sequence[str]) -> pd.DataFram
 
 def _default(row: Record) -> bool:
     return (row["noise"], row["scale"], row["seed"], row["sharing"], row["targets"], row["tint"]) \
-        == ("imagenet+uniform", 1.0, 0, "sample", "units", "none")  # fmt: skip
+        == (DEFAULT_NOISE, 1.0, 0, "sample", "units", "none")  # fmt: skip
 
 
 def models_table(records: Iterable[Record], kinds: Mapping[str, str]) -> str:

@@ -18,7 +18,7 @@ import pandas as pd
 import scipy.stats
 
 from analysis.statistics import PairedDifference, holm, paired_difference, wilson_interval
-from focus.zoo.card import BAR, RECORD
+from focus.zoo.card import BAR, RECORD, record_folders
 from focus.zoo.evaluation import FOCUS, PLAIN
 
 #: How an answer is read: best of the question's choices, or best of the whole vocabulary.
@@ -47,7 +47,8 @@ Row = dict[str, Any]
 
 def read_models(folder: Path) -> list[Record]:
     """Records of all stored models that were measured in the present form, by name."""
-    records = [json.loads(path.read_text()) for path in sorted(folder.glob(f"*/{RECORD}"))]
+    paths = (each / RECORD for each in record_folders(folder).values())
+    records = [json.loads(path.read_text()) for path in paths]
     return [record for record in records if is_current(record)]
 
 

@@ -162,7 +162,7 @@ class Bench:
         questions = loaded.settings
         evidence = self.store.evidence(model, questions, rows)
         key = model.key(loaded)
-        common = {**labels(model, loaded), **row_labels(rows)}
+        common = {**labels(model, loaded), **asdict(rows)}
         number = len(evidence.branches)
         for (rule, reading), alphas in weights.items():
             if rule == "oracle" and evidence.target is None:
@@ -239,14 +239,7 @@ class Bench:
 
 def labels(model: Model, loaded: Loaded) -> dict[str, Any]:
     """Columns of every record about a model and a set of questions."""
-    record = loaded.record()
-    names = ("questions", "world", "kind", "split", "size", "num_images", "similarity", "position")
-    return {"record": "answers", "model": model.name, **{name: record[name] for name in names}}
-
-
-def row_labels(rows: Rows) -> dict[str, Any]:
-    """Columns that say which rows were run."""
-    return asdict(rows)
+    return {"record": "answers", "model": model.name, **loaded.labels}
 
 
 def sampled(logits: Tensor, key: AnswerKey, reading: str, temperature: float) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from torch import Tensor
 from analysis.rules import Evidence
 from experiments.evaluation import request_of
 from focus.benchmarks.base import Example
-from focus.benchmarks.embedded import KINDS, AbstractEmbedded
+from focus.benchmarks.embedded import KINDS, AbstractEmbedded, asked_view, view_units
 from focus.decoding import Focus, Request, Vcd
 from focus.errors import InvalidValueError, UnknownNameError
 from focus.models import Checkpoint, VisionLanguageModel
@@ -164,14 +164,13 @@ class Rows:
 
     def request(self, request: Request, example: Example) -> Request:
         """`request` with one target unit for each branch."""
-        frames, views = _shape(example)
-        units = [tuple(range(k * frames, (k + 1) * frames)) for k in range(views)]
+        units = view_units(example)
         if self.targets == "all":
             return replace(request, targets=tuple(range(len(request.images))))
         if self.targets == "units":
-            return replace(request, targets=tuple(units))
+            return replace(request, targets=units)
         if self.targets == "pairs":
-            pairs = [sum(units[k : k + 2], ()) for k in range(0, views, 2)]
+            pairs = [sum(units[k : k + 2], ()) for k in range(0, len(units), 2)]
             return replace(request, targets=tuple(pairs))
         if not example.targets:
             raise InvalidValueError("targets", "named", "another one: no image is named here")
@@ -183,20 +182,6 @@ class Rows:
         if view is None or self.targets == "all":
             return None
         return {"units": view, "pairs": view // 2, "named": 0}[self.targets]
-
-
-def asked_view(example: Example) -> int | None:
-    """The one view that a question names; None where it is about several."""
-    frames, views = _shape(example)
-    if len(example.targets) != 1 or views == 1:
-        return None
-    (unit,) = example.targets
-    return (unit if isinstance(unit, int) else unit[0]) // frames
-
-
-def _shape(example: Example) -> tuple[int, int]:
-    views = len(example.truths)
-    return len(example.images) // views, views
 
 
 @dataclass(frozen=True)
@@ -226,14 +211,21 @@ class Loaded:
         known = [branch for branch in found if branch is not None]
         return torch.tensor(known) if len(known) == len(found) else None
 
+    @property
+    def labels(self) -> dict[str, Any]:
+        """Name and settings as columns, the defaults of the kind filled in."""
+        columns = {"questions": self.settings.key, **asdict(self.settings)}
+        columns["num_images"] = len(self.examples[0].truths)
+        del columns["seed"]  # in a record it is that of the noise
+        return columns
+
     def record(self) -> dict[str, Any]:
         """What tables need to know about the questions, whoever answers them."""
         clusters = {c: i for i, c in enumerate(dict.fromkeys(e.cluster for e in self.examples))}
         groups = {g: i for i, g in enumerate(dict.fromkeys(e.group for e in self.examples))}
         return {
             "record": "questions",
-            "questions": self.settings.key,
-            **_filled(self.settings, self.examples[0]),
+            **self.labels,
             "clusters": [clusters[e.cluster] for e in self.examples],
             "groups": [groups[e.group] for e in self.examples],
             "target": [asked_view(e) for e in self.examples],
@@ -247,14 +239,6 @@ def load_questions(questions: Questions) -> Loaded:
     """Draws questions; the last few stay in memory, since all models are asked the same."""
     benchmark = questions.benchmark()
     return Loaded(questions, benchmark.name, tuple(benchmark))
-
-
-def _filled(questions: Questions, example: Example) -> dict[str, Any]:
-    """Settings as columns, the defaults of the kind filled in."""
-    columns = asdict(questions)
-    columns["num_images"] = len(example.truths)
-    del columns["seed"]  # in a record it is that of the noise
-    return columns
 
 
 @dataclass(frozen=True)

@@ -99,39 +99,54 @@ def write_experiment(
     """Writes the tables and figures of one experiment."""
     cells_frame(records).to_csv(folder / f"{name}.csv", index=False, float_format="%.5f")
     pooled = pooled_frame(records, view)
-    parts = [f"# {view.title}", *summary(name, records, kinds), TABLE_NOTE]
+    judged = judgements(records) if name == "rules" else {}
+    parts = [f"# {view.title}", *summary(name, records, kinds, judged), TABLE_NOTE]
     for figure, draw in view.figures.items():
         drawn = draw(records, pooled)
         if drawn is not None:
             save_figure(drawn, folder / f"{name}-{figure}.png")
             parts.append(f"![{view.title}: {figure}]({name}-{figure}.png)")
-    parts += [*extras(name, records, pooled), "## Tables", tables_markdown(pooled, view.index)]
+    parts += [
+        *extras(name, records, pooled, judged),
+        "## Tables",
+        tables_markdown(pooled, view.index),
+    ]
     if name == "images" and len(points := abstention_points(records)):
         save_figure(abstention_figure(points), folder / f"{ABSTENTION_FIGURE}.png")
     (folder / f"{name}.md").write_text("\n\n".join(parts) + "\n", encoding="utf-8")
 
 
-def summary(name: str, records: list[Record], kinds: Mapping[str, str]) -> list[str]:
+def judgements(records: list[Record]) -> dict[str, pd.DataFrame]:
+    """Candidate rules against the sum, by reading; readings without records are left out."""
+    found = {reading: judge(records, reading=reading) for reading in READINGS}
+    return {reading: judged for reading, judged in found.items() if len(judged)}
+
+
+def summary(
+    name: str,
+    records: list[Record],
+    kinds: Mapping[str, str],
+    judged: Mapping[str, pd.DataFrame],
+) -> list[str]:
     """One line for each comparison that the results make of this experiment."""
     claimed = (test for claim in CLAIMS for test in claim.tests)
     failing = (test for failure in FAILURES for test in failure.tests)
     tests = [test for test in (*claimed, *failing, *MAXIMUM) if test.experiment == name]
     lines = [f"- {sentence(outcome(test, records), kinds)}" for test in tests]
-    for reading in READINGS if name == "rules" else ():
-        if len(judged := judge(records, reading=reading)):
-            lines.append(f"- Read {READ[reading]}. {judged_sentence(judged)}")
+    lines += [f"- Read {READ[each]}. {judged_sentence(frame)}" for each, frame in judged.items()]
     return ["\n".join(lines), DETAILS] if lines else []
 
 
-def extras(name: str, records: list[Record], pooled: pd.DataFrame) -> list[str]:
+def extras(
+    name: str, records: list[Record], pooled: pd.DataFrame, judged: Mapping[str, pd.DataFrame]
+) -> list[str]:
     """Tables that only some experiments have."""
     parts = []
     if name == "seeds":
         spread = seed_frame(pooled).to_markdown(index=False, floatfmt=".4f")
         parts += ["## Spread over seeds beside the interval over questions", spread]
-    for reading in READINGS if name == "rules" else ():
-        if len(judged := judge(records, reading=reading)):
-            parts += [f"## Against the sum, read {READ[reading]}", judged_table(judged)]
+    for reading, frame in judged.items():
+        parts += [f"## Against the sum, read {READ[reading]}", judged_table(frame)]
     costs = of_kind(records, "cost")
     if costs:
         columns = ["model", "num_images", "rule", "rows", "encoded", "prefill_tokens", "seconds",

@@ -22,7 +22,7 @@ from analysis.zoo_reproduction import reproduction
 from experiments.config import entry_point
 from experiments.evaluation import make_console
 from focus.errors import UnknownNameError
-from focus.zoo.card import RECORD
+from focus.zoo.card import RECORD, record_folders
 
 MOST_LINES = 20
 
@@ -47,10 +47,10 @@ def matches(again: Path, weights: Path, share: float, console: Console) -> bool:
         UnknownNameError: no stored model has this name.
         InvalidValueError: the two records cannot be compared.
     """
-    names = sorted(path.parent.name for path in weights.glob(f"*/{RECORD}"))
-    if again.name not in names:
-        raise UnknownNameError("model", again.name, names)
-    folders = (weights / again.name, again)
+    known = record_folders(weights)
+    if again.name not in known:
+        raise UnknownNameError("model", again.name, known)
+    folders = (known[again.name], again)
     stored, other = (json.loads((folder / RECORD).read_text()) for folder in folders)
     frame = reproduction(stored, other)
     first, second = ((folder / "model.safetensors").read_bytes() for folder in folders)

@@ -24,7 +24,7 @@ from analysis.zoo_tables import focus_table, overview_table, report
 from experiments.config import entry_point
 from experiments.evaluation import make_console, set_threads
 from focus.errors import InvalidValueError, UnknownNameError
-from focus.zoo.card import RECORD, measure, write
+from focus.zoo.card import RECORD, measure, record_folders, write
 
 MODELS, LADDER, DOCUMENT = "models.csv", "ladder.csv", "README.md"
 
@@ -57,7 +57,7 @@ def to_measure(weights: Path, names: Sequence[str] | None, *, again: bool) -> li
         names: of models; None for all.
         again: also those whose record already holds answers.
     """
-    folders = {path.parent.name: path.parent for path in sorted(weights.glob(f"*/{RECORD}"))}
+    folders = record_folders(weights)
     chosen = list(folders) if names is None else list(names)
     for name in chosen:
         if name not in folders:

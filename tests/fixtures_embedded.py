@@ -24,6 +24,16 @@ from focus.zoo.worlds import Truth, world_of
 
 SEVERAL = (IndexedQuestion, WhichImage, OddOneOut, SameOrDifferent, Counting, LeakageProbe)
 GROUPS = (OddOneOut, SameOrDifferent, Counting)  # about all views
+#: Of models that are built in a moment and learn nothing.
+SIZES = {
+    "hidden": 32,
+    "layers": 2,
+    "heads": 2,
+    "vision_hidden": 32,
+    "vision_layers": 2,
+    "vision_heads": 2,
+    "expansion": 2,
+}
 
 
 def made(name: str, size: int, **settings) -> AbstractEmbedded:

@@ -7,6 +7,7 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+from fixtures_embedded import SIZES
 from PIL import Image
 
 from analysis.ablations import PLAIN, of_kind, read_records
@@ -34,15 +35,6 @@ from focus.zoo.answers import CANDIDATES, VOCABULARY, read
 from focus.zoo.architectures import ARCHITECTURES, Architecture
 from focus.zoo.rows import coloured_like, plain_logits, row_logits, single_logits, vcd_logits
 
-SIZES = {
-    "hidden": 32,
-    "layers": 2,
-    "heads": 2,
-    "vision_hidden": 32,
-    "vision_layers": 2,
-    "vision_heads": 2,
-    "expansion": 2,
-}
 ONE = GenerationSettings(max_new_tokens=1)
 EXPERIMENTS = sorted(path.stem for path in (CONF / "experiment").glob("ablation_*.yaml"))
 

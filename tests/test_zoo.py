@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from fixtures_embedded import SIZES
 from PIL import Image
 from transformers import AutoModelForImageTextToText
 
@@ -41,15 +42,6 @@ from focus.zoo.training import Recipe, Stage, State, answer_loss, train
 from focus.zoo.vocabulary import token_ids
 from focus.zoo.worlds import WORLDS
 
-SIZES = {
-    "hidden": 32,
-    "layers": 2,
-    "heads": 2,
-    "vision_hidden": 32,
-    "vision_layers": 2,
-    "vision_heads": 2,
-    "expansion": 2,
-}
 TINY = Architecture(**SIZES)
 CLOSE = {"atol": 1e-4, "rtol": 1e-4}
 SHARES = {"scenes": 0.5, "clips": 0.5}

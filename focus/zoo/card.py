@@ -106,6 +106,11 @@ def write(record: Mapping[str, Any], folder: Path) -> None:
     (folder / RECORD).write_text(text + "\n", encoding="utf-8")
 
 
+def record_folders(weights: Path) -> dict[str, Path]:
+    """Folders of all models in `weights` that have a record, by name."""
+    return {path.parent.name: path.parent for path in sorted(weights.glob(f"*/{RECORD}"))}
+
+
 def worlds_of(recipe: Recipe) -> tuple[str, ...]:
     """Worlds that a recipe trains on."""
     return tuple(recipe.per_truth)

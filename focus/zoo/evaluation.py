@@ -17,7 +17,7 @@ from typing import Any
 from torch import Tensor
 
 from focus.benchmarks.base import Example
-from focus.benchmarks.embedded import KINDS, AbstractEmbedded
+from focus.benchmarks.embedded import KINDS, AbstractEmbedded, asked_view, view_units
 from focus.contrast import combine
 from focus.decoding import Focus, Request
 from focus.models import VisionLanguageModel
@@ -171,10 +171,7 @@ def strategy(seed: int) -> Focus:
 
 def asked(example: Example) -> Request:
     """A question with one target unit for each of its views."""
-    frames = len(example.images) // len(example.truths)
-    starts = range(0, len(example.images), frames)
-    units = tuple(tuple(range(start, start + frames)) for start in starts)
-    return Request(example.images, example.question, example.id, targets=units)
+    return Request(example.images, example.question, example.id, targets=view_units(example))
 
 
 def what_rows_say(
@@ -191,7 +188,7 @@ def what_rows_say(
         row: Counter() for row in ("on target", "off target", "reference")
     }
     for q, example in enumerate(examples):
-        target = _target(example)
+        target = asked_view(example)
         attribute = str(example.metadata["attribute"])
         number = len(example.truths)
         for k, logits in enumerate([*found.branches[:, q], found.reference[q]]):
@@ -235,9 +232,3 @@ def _cell(
         said=read(logits["said"], key, CANDIDATES),
         spoken=read(logits["spoken"], key, VOCABULARY),
     )
-
-
-def _target(example: Example) -> int:
-    """The one view that a question is about."""
-    (unit,) = example.targets
-    return unit if isinstance(unit, int) else unit[0] // len(unit)

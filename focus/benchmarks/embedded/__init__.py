@@ -6,7 +6,13 @@ questions, choices over several images (MuirBench), and the leakage probe of the
 
 from __future__ import annotations
 
-from focus.benchmarks.embedded.base import AbstractEmbedded, AbstractSeveral, Draft
+from focus.benchmarks.embedded.base import (
+    AbstractEmbedded,
+    AbstractSeveral,
+    Draft,
+    asked_view,
+    view_units,
+)
 from focus.benchmarks.embedded.counting import Counting
 from focus.benchmarks.embedded.indexed import IndexedQuestion
 from focus.benchmarks.embedded.matching import MinimalPair
@@ -38,4 +44,6 @@ __all__ = [
     "SameOrDifferent",
     "SingleImage",
     "WhichImage",
+    "asked_view",
+    "view_units",
 ]

@@ -215,3 +215,19 @@ def check_integer(name: str, value: object, low: int, high: int) -> None:
     """Raise `InvalidValueError` unless `value` is an integer from `low` to `high`."""
     if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
         raise InvalidValueError(name, value, f"an integer from {low} to {high}")
+
+
+def view_units(example: Example) -> tuple[tuple[int, ...], ...]:
+    """Images of each view of an embedded question, in order: one, or the frames of a clip."""
+    frames = len(example.images) // len(example.truths)
+    starts = range(0, len(example.images), frames)
+    return tuple(tuple(range(start, start + frames)) for start in starts)
+
+
+def asked_view(example: Example) -> int | None:
+    """The one view of several that an embedded question names; None where it is about more."""
+    units = view_units(example)
+    if len(example.targets) != 1 or len(units) == 1:
+        return None
+    (unit,) = example.targets
+    return (unit if isinstance(unit, int) else unit[0]) // len(units[0])
