@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -60,10 +60,9 @@ def main(config: DictConfig) -> None:
     """Runs every rung that the output does not hold yet."""
     torch.set_num_threads(config.threads)
     output = Path(config.output)
-    done = finished(output)
-    left = [rung for rung in rungs(config) if rung.key not in done]
-    log.info("%d runs are done, %d are left", len(done), len(left))
-    for rung in tqdm(left, desc="ladder", unit="run"):
+    todo = list(left(rungs(config), output))
+    log.info("%d runs are done, %d are left", len(finished(output)), len(todo))
+    for rung in tqdm(left(todo, output), desc="ladder", unit="run", total=len(todo)):
         record = run(rung, config)
         with output.open("a", encoding="utf-8") as file:
             file.write(json.dumps(record) + "\n")
@@ -90,6 +89,13 @@ def rungs(config: DictConfig) -> Iterator[Rung]:
     for seed in config.seeds:
         for share, level in points:
             yield Rung(float(share), level, levels[level], seed)
+
+
+def left(wanted: Iterable[Rung], output: Path) -> Iterator[Rung]:
+    """Rungs that the file does not hold; looked up before each, since others may write to it."""
+    for rung in wanted:
+        if rung.key not in finished(output):
+            yield rung
 
 
 def run(rung: Rung, config: DictConfig) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import hydra
 import pytest
 from omegaconf import DictConfig
 
-from experiments.ladder import finished, recipe_of, rungs
+from experiments.ladder import finished, left, recipe_of, rungs
 from focus.errors import InvalidValueError
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -90,6 +90,17 @@ def test_the_ladder_goes_on_where_it_stopped(tmp_path):
     assert "4 runs are done, 1 are left" in second.stdout + second.stderr
     again = json.loads(output.read_text().splitlines()[-1])
     assert {**again, "minutes": 0} == {**lines[-1], "minutes": 0}
+
+
+def test_a_run_that_another_process_has_finished_meanwhile_is_not_done_again(tmp_path):
+    output = tmp_path / "ladder.jsonl"
+    todo = [rung for rung in rungs(ladder("seeds=[3]")) if rung.abstention == "none"][:3]
+    still = left(todo, output)
+    assert next(still) == todo[0]
+    output.write_text(
+        json.dumps({"clean_multi": todo[1].clean_multi, "abstention": "none", "seed": 3}) + "\n"
+    )
+    assert list(still) == todo[2:]
 
 
 def test_each_axis_runs_through_both_ends_of_the_other_once():
