@@ -23,7 +23,7 @@ from analysis.ablations import write_records
 from experiments.ablation_blocks import Bench, Block
 from experiments.ablation_cells import LogitStore, Model, Rows, load_questions, models_of, rows_grid
 from experiments.ablation_choice import Chooser
-from experiments.ablation_strategies import Decoder, cost_records
+from experiments.ablation_costs import cost_records
 from experiments.config import entry_point, plain
 from experiments.evaluation import make_console, progress_bars, set_threads
 
@@ -65,7 +65,6 @@ def run(
     tuning = Block.of({"questions": settings["tuning"], "split": "dev"})
     chooser = Chooser(store, tuning.question_sets(worlds, settings["dev_size"]), settings["alphas"])
     bench = Bench(store, chooser, root / "cells")
-    decoder = Decoder(root / "strategies", chooser, settings["strategy_tuning"], progress)
     blocks = [Block.of(node) for node in settings["blocks"]]
     todo = [
         (block, model, questions)
@@ -85,7 +84,7 @@ def run(
         add(bench.plain(block, model, questions))
         for rows in rows_grid(block.rows):
             add(bench.cell(block, model, questions, rows))
-        add(decoder.answers(block, model, questions))
+        add(bench.strategies(block, model, questions))
         progress.advance(task)
     for node in settings["costs"]:
         block = Block.of({"questions": node["questions"]})

@@ -25,7 +25,8 @@ from experiments.ablation_cells import (
     questions_grid,
 )
 from experiments.ablation_choice import Chooser, adaptive_parts, vcd_answer
-from focus.errors import InvalidValueError, UnknownNameError
+from focus.decoding import CaptionThenAnswer
+from focus.errors import InvalidValueError, PromptError, UnknownNameError
 from focus.records import digest
 from focus.zoo.answers import MARKS, READINGS, AnswerKey, read, right_probability
 
@@ -48,7 +49,7 @@ class Block:
         readings: how answers are read.
         temperatures: besides greedy decoding; the score is then the probability of being right.
         extras: other strategies that can be read off first tokens, see `EXTRAS`.
-        strategies: strategies that are decoded question by question: their settings to choose from.
+        strategies: strategies that change the prompt or the forward pass: settings to choose from.
         split: of the questions.
     """
 
@@ -215,6 +216,26 @@ class Bench:
             elif name == "adaptive_focus":
                 yield {**line, **self._adaptive(model, questions, key, reading)}
 
+    def strategies(self, block: Block, model: Model, questions: Questions) -> list[dict[str, Any]]:
+        """Lines of every strategy of a block, its setting chosen on dev; a note where it cannot."""
+        loaded = load_questions(questions)
+        lines = []
+        for (name, grid), reading in itertools.product(block.strategies.items(), block.readings):
+            line = {**labels(model, loaded), "rule": name}
+            try:
+                setting = self.chooser.setting(model, name, grid, reading)
+                logits = self.store.decoded(model, questions, name, setting)
+            except PromptError as error:  # such as prompts without the tokens that it acts on
+                lines.append({**line, "record": "note", "why": str(error)})
+                continue
+            marks = read(logits, model.key(loaded), reading)
+            captions = len(loaded.examples[0].images) if name == CaptionThenAnswer.name else 0
+            lines.append(
+                {**line, "reading": reading, "setting": shown(setting), "marks": marks}
+                | {"rows": 1 + captions}
+            )
+        return lines
+
     def _adaptive(
         self, model: Model, questions: Questions, key: AnswerKey, reading: str
     ) -> dict[str, Any]:
@@ -240,6 +261,16 @@ class Bench:
 def labels(model: Model, loaded: Loaded) -> dict[str, Any]:
     """Columns of every record about a model and a set of questions."""
     return {"record": "answers", "model": model.name, **loaded.labels}
+
+
+def shown(setting: Mapping[str, Any]) -> str:
+    """A setting as a label; longer texts are left out, they are the same for all models.
+
+    >>> shown({"s": 0.5, "template": " {caption} "})
+    's 0.5'
+    """
+    short = {k: v for k, v in setting.items() if not isinstance(v, str) or len(v) < 8}
+    return " ".join(f"{name} {value}" for name, value in short.items())
 
 
 def sampled(logits: Tensor, key: AnswerKey, reading: str, temperature: float) -> dict[str, Any]:

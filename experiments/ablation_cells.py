@@ -23,7 +23,15 @@ from analysis.rules import Evidence
 from experiments.evaluation import request_of
 from focus.benchmarks.base import Example
 from focus.benchmarks.embedded import KINDS, AbstractEmbedded, asked_view, view_units
-from focus.decoding import Focus, Request, Vcd
+from focus.decoding import (
+    STRATEGIES,
+    AbstractDecoding,
+    CaptionThenAnswer,
+    Focus,
+    Request,
+    Vcd,
+)
+from focus.decoding.interventions import AbstractIntervention
 from focus.errors import InvalidValueError, UnknownNameError
 from focus.models import Checkpoint, VisionLanguageModel
 from focus.models.loading import embedded_names, embedded_path
@@ -33,10 +41,24 @@ from focus.zoo.answers import AnswerKey
 from focus.zoo.forward import Frontend
 from focus.zoo.mixture import MAX_FRAMES
 from focus.zoo.questions import UNKNOWN
-from focus.zoo.rows import Tint, plain_logits, row_logits, single_logits, vcd_logits
+from focus.zoo.rows import (
+    Tint,
+    captioned_logits,
+    intervened_logits,
+    plain_logits,
+    row_logits,
+    single_logits,
+    vcd_logits,
+)
 from focus.zoo.worlds import WORLDS
 
 TARGETS = ("units", "all", "named", "pairs")
+#: Strategies that change the prompt or the forward pass, and leave one row.
+INTERVENING = sorted(
+    name
+    for name, strategy in STRATEGIES.items()
+    if issubclass(strategy, AbstractIntervention | CaptionThenAnswer)
+)
 
 
 @dataclass(frozen=True)
@@ -359,6 +381,29 @@ class LogitStore:
         )  # fmt: skip
         return logits
 
+    def decoded(
+        self, model: Model, questions: Questions, name: str, setting: Mapping[str, Any]
+    ) -> Tensor:
+        """A strategy that changes the prompt or the forward pass: ``[questions, vocabulary]``.
+
+        Raises:
+            UnknownNameError: there is no such strategy.
+            PromptError: it has nothing to act on in this model's prompts.
+        """
+        strategy = built(name, setting)
+
+        def compute(loaded: Loaded) -> list[Tensor]:
+            if isinstance(strategy, CaptionThenAnswer):
+                return [captioned_logits(model.vlm, loaded.requests(), strategy)]
+            if isinstance(strategy, AbstractIntervention):
+                return [intervened_logits(model.vlm, loaded.requests(), strategy)]
+            raise UnknownNameError("strategy of this kind", name, INTERVENING)
+
+        (logits,) = self._kept(
+            model, questions, {"strategy": name, "setting": dict(setting)}, compute
+        )
+        return logits
+
     def _kept(
         self,
         model: Model,
@@ -383,6 +428,18 @@ class LogitStore:
                 np.savez(file, **arrays)
             partial.replace(path)
         return tensors
+
+
+def built(name: str, setting: Mapping[str, Any]) -> AbstractDecoding:
+    """Strategy of a name with some settings.
+
+    Raises:
+        UnknownNameError: there is no such strategy.
+    """
+    if name not in STRATEGIES:
+        raise UnknownNameError("strategy", name, STRATEGIES)
+    values = {k: tuple(v) if isinstance(v, list) else v for k, v in setting.items()}
+    return STRATEGIES[name](**values)
 
 
 def rows_grid(grids: Sequence[Mapping[str, Any]]) -> list[Rows]:

@@ -86,22 +86,24 @@ class Chooser:
         return float(self.choices[key]["chosen"])
 
     def setting(
-        self, model: Model, name: str, grid: Sequence[Any], accuracy: Callable[[Any], float]
-    ) -> Any:
-        """Setting of a strategy that is decoded question by question; of equal ones the first.
-
-        Args:
-            model: of the choice.
-            name: of the strategy.
-            grid: settings, in the order of preference.
-            accuracy: of a setting on dev, in [0, 1].
-        """
-        key = (model.name, name, "vocabulary")
+        self, model: Model, name: str, grid: Sequence[Mapping[str, Any]], reading: str
+    ) -> dict[str, Any]:
+        """Setting of a strategy that changes the prompt or the forward pass; of equal ones the
+        first."""
+        if len(grid) == 1:
+            return dict(grid[0])
+        key = (model.name, name, reading)
         if key not in self.choices:
+
+            def accuracy(setting: Mapping[str, Any]) -> float:
+                logits = [self.store.decoded(model, q, name, setting) for q in self.tuning]
+                pairs = zip(self.tuning, logits, strict=True)
+                return float(np.mean([_accuracy(model, q, found, reading) for q, found in pairs]))
+
             scores = {float(i): accuracy(setting) for i, setting in enumerate(grid)}
             index = int(choose(scores))
             self._note(key, grid[index], {str(grid[int(i)]): s for i, s in scores.items()})
-        return self.choices[key]["chosen"]
+        return dict(self.choices[key]["chosen"])
 
     def records(self) -> list[dict[str, Any]]:
         """What was chosen, and the curves on dev that it was chosen from."""

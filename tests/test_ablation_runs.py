@@ -24,16 +24,32 @@ from experiments.ablation_cells import (
     rows_grid,
 )
 from experiments.ablation_choice import Chooser
-from experiments.ablation_strategies import Decoder, cost_records, mark
+from experiments.ablation_costs import cost_records
 from experiments.config import CONF, compose_config, plain
 from experiments.evaluation import make_console, progress_bars
 from focus.benchmarks.embedded import AbstractEmbedded
-from focus.decoding import GenerationSettings, Vanilla, Vcd
+from focus.decoding import (
+    BlockAttention,
+    CaptionThenAnswer,
+    DelimiterScaling,
+    GenerationSettings,
+    Sofa,
+    Vanilla,
+    Vcd,
+)
 from focus.decoding.single_image import SingleImage
 from focus.errors import InvalidValueError, UnknownNameError
 from focus.zoo.answers import CANDIDATES, VOCABULARY, read
 from focus.zoo.architectures import ARCHITECTURES, Architecture
-from focus.zoo.rows import coloured_like, plain_logits, row_logits, single_logits, vcd_logits
+from focus.zoo.rows import (
+    captioned_logits,
+    coloured_like,
+    intervened_logits,
+    plain_logits,
+    row_logits,
+    single_logits,
+    vcd_logits,
+)
 
 ONE = GenerationSettings(max_new_tokens=1)
 EXPERIMENTS = sorted(path.stem for path in (CONF / "experiment").glob("ablation_*.yaml"))
@@ -46,7 +62,8 @@ def models(tmp_path_factory) -> dict[str, Model]:
     found = {}
     for family, architecture in ARCHITECTURES.items():
         patch = 10 if family.startswith("llava") else 8
-        sizes = Architecture(**SIZES, family=family, patch=patch)
+        # Delimiters scaled after a layer are felt two layers later.
+        sizes = Architecture(**{**SIZES, "layers": 3}, family=family, patch=patch)
         folder = root / family
         architecture.build(sizes, seed=0).save_pretrained(folder)
         architecture.processor(sizes).save_pretrained(folder)
@@ -99,6 +116,46 @@ def test_other_strategies_are_collected_as_they_decode(models, family):
         for q, request in enumerate(asked):
             decoded = strategy.decode(vlm, request, ONE, keep_logits="first")
             torch.testing.assert_close(logits[q], decoded.branch_logits[0][0, 0], rtol=0, atol=5e-5)
+
+
+CAPTIONS = {
+    "caption_prompt": "first image : <image> describe the object .",
+    "max_caption_tokens": 3,
+    "template": " {caption} ",
+}
+ACTING = (
+    Sofa(s=0.5),
+    BlockAttention(),
+    DelimiterScaling(factor=8.0),
+    CaptionThenAnswer(**CAPTIONS),
+)
+
+
+@pytest.mark.parametrize("family", ARCHITECTURES)
+@pytest.mark.parametrize("strategy", ACTING, ids=lambda strategy: strategy.name)
+def test_strategies_that_change_the_forward_pass_are_collected_as_they_decode(
+    models, family, strategy
+):
+    vlm = models[family].vlm
+    # Prompts of two layouts, in turn: 3 images and 4, so that hooks of one must not meet another.
+    sets = (SETS[0], dataclasses.replace(SETS[0], num_images=4))
+    asked = [r for pair in zip(*(load_questions(q).requests() for q in sets), strict=True)
+             for r in pair][:4]  # fmt: skip
+    collect = captioned_logits if strategy.name == "caption_then_answer" else intervened_logits
+    found = collect(vlm, asked, strategy)
+    plain = plain_logits(vlm, asked)
+    for q, request in enumerate(asked):
+        decoded = strategy.decode(vlm, request, ONE, keep_logits="first")
+        torch.testing.assert_close(found[q], decoded.branch_logits[0][0, 0], rtol=0, atol=5e-5)
+    assert (found - plain).abs().amax() > 2e-4  # it does something
+    again = plain_logits(vlm, asked)
+    torch.testing.assert_close(again, plain, rtol=0, atol=0)  # and leaves the model as it was
+
+
+def test_captions_in_other_words_are_refused(model):
+    asked = load_questions(SETS[0]).requests()
+    with pytest.raises(InvalidValueError, match="Describe"):
+        captioned_logits(model.vlm, asked, CaptionThenAnswer())
 
 
 def test_rows_must_be_as_many_for_every_question(model):
@@ -275,14 +332,13 @@ def test_choosing_reads_the_dev_split_alone(tmp_path, model, monkeypatch):
     monkeypatch.setattr(AbstractEmbedded, "__getitem__", spy)
     load_questions.cache_clear()
     tuning = [dataclasses.replace(DEV, size=5), dataclasses.replace(DEV, kind="matching", size=4)]
-    with progress_bars(make_console()) as progress:
-        chooser = Chooser(LogitStore(tmp_path), tuning, (0.0, 0.5))
-        assert chooser.alpha(model, "sum", VOCABULARY) in (0.0, 0.5)
-        assert chooser.alpha(model, "oracle", CANDIDATES) in (0.0, 0.5)
-        assert chooser.vcd(model, CANDIDATES).alpha in (0.0, 0.5)
-        assert chooser.threshold(model, "sum", CANDIDATES) >= 0
-        decoder = Decoder(tmp_path / "s", chooser, 2, progress)
-        assert decoder.chosen(model, "sofa", [{"s": 0.0}, {"s": 1.0}]) in ({"s": 0.0}, {"s": 1.0})
+    chooser = Chooser(LogitStore(tmp_path), tuning, (0.0, 0.5))
+    assert chooser.alpha(model, "sum", VOCABULARY) in (0.0, 0.5)
+    assert chooser.alpha(model, "oracle", CANDIDATES) in (0.0, 0.5)
+    assert chooser.vcd(model, CANDIDATES).alpha in (0.0, 0.5)
+    assert chooser.threshold(model, "sum", CANDIDATES) >= 0
+    grid = [{"s": 0.0}, {"s": 1.0}]
+    assert chooser.setting(model, "sofa", grid, VOCABULARY) in grid
     assert read_splits == {"dev"}
     with pytest.raises(InvalidValueError, match="dev"):
         Chooser(LogitStore(tmp_path), [dataclasses.replace(DEV, split="test")], (0.0,))
@@ -305,28 +361,54 @@ def test_the_best_setting_on_dev_is_taken(tmp_path, model, monkeypatch):
     assert chooser.threshold(model, "sum", VOCABULARY) > 0  # branching pays
 
 
-def test_decoded_strategies_answer_the_same_questions(tmp_path, model):
+def test_other_strategies_answer_the_same_questions(tmp_path, model):
     questions = Questions("scenes", "indexed", "test", 3)
-    block = Block.of(
-        {"questions": [{"kind": "indexed"}],
-         "strategies": {"sofa": [{"s": 0.0}], "block_attention": [{"layers": "all"}]}}
-    )  # fmt: skip
-    chooser = Chooser(LogitStore(tmp_path / "l"), [DEV], (0.0,))
-    with progress_bars(make_console()) as progress:
-        decoder = Decoder(tmp_path / "s", chooser, 2, progress)
-        lines = decoder.answers(block, model, questions)
-    base = {r["reading"]: r for r in bench(tmp_path, [DEV]).plain(block, model, questions)}
-    assert [line["rule"] for line in lines] == ["sofa"] * 2 + ["block_attention"] * 2
+    strategies = {"sofa": [{"s": 0.0}], "block_attention": [{"layers": "all"}],
+                  "caption_then_answer": [CAPTIONS]}  # fmt: skip
+    block = Block.of({"questions": [{"kind": "indexed"}], "strategies": strategies})
+    cells = bench(tmp_path, [DEV])
+    lines = cells.strategies(block, model, questions)
+    base = {r["reading"]: r for r in cells.plain(block, model, questions)}
+    assert [line["rule"] for line in lines] == [name for name in strategies for _ in range(2)]
     for line in lines[:2]:  # switched off, it is plain decoding
         assert line["marks"] == base[line["reading"]]["marks"]
-        assert line["rows"] == 1
+    assert [line["rows"] for line in lines] == [1] * 4 + [3] * 2
+    assert lines[-1]["setting"] == "max_caption_tokens 3"
+    block = Block.of({"questions": [], "strategies": {"focus": [{}]}})
+    with pytest.raises(UnknownNameError, match="sofa"):
+        cells.strategies(block, model, questions)
 
 
-def test_marks_of_records():
-    record = {"text": " red ", "answer": "blue", "distractors": ["red"], "choice_answer": "blue"}
-    assert mark(record, VOCABULARY) + mark(record, CANDIDATES) == "x+"
-    unknown = record | {"text": "unknown", "choice_answer": ""}
-    assert mark(unknown, VOCABULARY) + mark(unknown, CANDIDATES) == "?-"
+def test_a_strategy_without_anything_to_act_on_leaves_a_note(tmp_path, model, monkeypatch):
+    block = Block.of({"questions": [], "strategies": {"delimiter_scaling": [{"factor": 2.0}]}})
+    monkeypatch.setattr(type(model.vlm.family), "delimiters", ("first", ""))
+    asked = Questions("scenes", "indexed", "test", 3)
+    assert {r["record"] for r in bench(tmp_path).strategies(block, model, asked)} == {"answers"}
+    monkeypatch.setattr(type(model.vlm.family), "delimiters", ("tilted", ""))
+    found = bench(tmp_path / "other").strategies(block, model, asked)
+    assert {record["record"] for record in found} == {"note"}
+    assert "no image delimiter (tilted)" in found[0]["why"]
+
+
+def test_the_best_setting_of_a_strategy_is_taken_for_each_reading(tmp_path, model, monkeypatch):
+    """Planted: another setting makes every answer right in each reading."""
+
+    def planted(self, model, questions, name, setting):
+        right = torch.from_numpy(model.key(load_questions(questions)).code == 1).float()
+        # Above every candidate stands a word that is none, unless the second setting is taken.
+        spoiled = right.clone()
+        spoiled[:, model.vlm.processor.tokenizer.eos_token_id] = 2.0
+        return [-right, spoiled, right][setting["n"]]
+
+    monkeypatch.setattr(LogitStore, "decoded", planted)
+    chooser = Chooser(LogitStore(tmp_path), [DEV], ())
+    grid = [{"n": 0}, {"n": 1}, {"n": 2}]
+    assert chooser.setting(model, "sofa", grid, CANDIDATES) == {"n": 1}  # of equal ones the first
+    assert chooser.setting(model, "sofa", grid, VOCABULARY) == {"n": 2}
+    assert chooser.setting(model, "sofa", grid[:1], VOCABULARY) == {"n": 0}
+    assert [list(choice["dev"].values()) for choice in chooser.records()] == [
+        *([0.0, 1.0, 1.0], [0.0, 0.0, 1.0])
+    ]
 
 
 def test_costs_are_relative_to_plain_decoding(model):
@@ -364,7 +446,6 @@ def test_blocks_refuse_what_does_not_exist(wrong):
 TINY = {
     "size": 2,
     "dev_size": 2,
-    "strategy_tuning": 1,
     "alphas": [0.0, 0.7],
     "worlds": ["scenes", "clips"],
     "threads": 1,
@@ -384,7 +465,7 @@ def test_every_experiment_runs(experiment, models, tmp_path_factory):
     known = {r["questions"] for r in of_kind(records, "questions")}
     assert {line["questions"] for line in lines} <= known
     assert {line["questions"] for line in lines if line["rule"] == PLAIN} == known
-    assert computed == 0 or experiment in ("ablation_strategies",)
+    assert computed == 0
     assert of_kind(again, "answers") == lines
 
 

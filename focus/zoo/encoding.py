@@ -13,6 +13,7 @@ from PIL import Image
 from transformers import ProcessorMixin
 
 from focus.benchmarks.base import IMAGE_PLACEHOLDER
+from focus.errors import InvalidValueError
 from focus.models.base import AbstractFamily
 from focus.zoo.vocabulary import ASSISTANT, END, USER
 from focus.zoo.worlds.base import SIZE
@@ -31,9 +32,15 @@ class Encoder:
     image: tuple[int, ...]
 
     def prompt(self, question: str) -> list[int]:
-        """Ids of one user turn and the mark that opens the answer."""
+        """Ids of one user turn and the mark that opens the answer.
+
+        Raises:
+            InvalidValueError: a word that the embedded models do not know.
+        """
         ids = [self.ids[USER]]
         for word in question.split():
+            if word not in self.ids and word != IMAGE_PLACEHOLDER:
+                raise InvalidValueError("question", word, "words of the embedded worlds alone")
             ids += self.image if word == IMAGE_PLACEHOLDER else (self.ids[word],)
         return [*ids, self.ids[ASSISTANT]]
 

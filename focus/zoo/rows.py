@@ -18,7 +18,8 @@ from PIL import Image
 from torch import Tensor
 
 from focus.branches import BranchPlan, Content
-from focus.decoding import Focus, Request, Vcd
+from focus.decoding import CaptionThenAnswer, Focus, Request, Vcd
+from focus.decoding.interventions import AbstractIntervention, removed_afterwards
 from focus.decoding.rows import render
 from focus.decoding.single_image import kept_images, without_others
 from focus.errors import InvalidValueError
@@ -95,6 +96,49 @@ def single_logits(vlm: VisionLanguageModel, requests: Sequence[Request]) -> Tens
     return plain_logits(vlm, alone)
 
 
+def intervened_logits(
+    vlm: VisionLanguageModel, requests: Sequence[Request], strategy: AbstractIntervention
+) -> Tensor:
+    """``[questions, vocabulary]`` with the hooks of `strategy` in place.
+
+    Its hooks know tokens by their place, so questions are asked together whose images and
+    delimiters stand at the same places.
+
+    Raises:
+        PromptError: there is nothing in the prompt that the strategy acts on.
+    """
+    encoder = Frontend.of(vlm.model, vlm.processor).encoder
+    special = set(vlm.processor.tokenizer.all_special_ids)
+    alike: dict[tuple[int | None, ...], list[int]] = {}
+    for i, request in enumerate(requests):
+        ids = encoder.prompt(request.question)
+        alike.setdefault(tuple(t if t in special else None for t in ids), []).append(i)
+    found: dict[int, Tensor] = {}
+    for indices in alike.values():
+        part = [requests[i] for i in indices]
+        with removed_afterwards() as handles:
+            if len(part[0].images) > 1 and strategy.active:
+                strategy.install(vlm, part[0], handles)
+            found |= dict(zip(indices, plain_logits(vlm, part), strict=True))
+    return torch.stack([found[i] for i in range(len(requests))])
+
+
+def captioned_logits(
+    vlm: VisionLanguageModel, requests: Sequence[Request], strategy: CaptionThenAnswer
+) -> Tensor:
+    """``[questions, vocabulary]`` with a caption behind every image, each image captioned alone."""
+    asked = [strategy.caption_requests(request) for request in requests]
+    flat = [one for each in asked for one in each]
+    texts = iter(_answers(vlm, flat, most_tokens=strategy.max_caption_tokens))
+    return plain_logits(
+        vlm,
+        [
+            strategy.captioned(request, [next(texts) for _ in each], vlm)
+            for request, each in zip(requests, asked, strict=True)
+        ],
+    )
+
+
 def coloured_like(noise: Image.Image, image: Image.Image) -> Image.Image:
     """`noise`, shifted to the mean colour of the most colourful tenth of the pixels of `image`.
 
@@ -125,24 +169,48 @@ def _rendered(
     }
 
 
+def _answers(
+    vlm: VisionLanguageModel, requests: Sequence[Request], *, most_tokens: int
+) -> list[str]:
+    """What greedy decoding answers, in so many tokens."""
+    tokenizer = vlm.processor.tokenizer
+    encoder = Frontend.of(vlm.model, vlm.processor).encoder
+    prompts = [encoder.prompt(request.question) for request in requests]
+    said: list[list[int]] = [[] for _ in requests]
+    going = list(range(len(requests)))
+    for _ in range(most_tokens):
+        rows = [([*prompts[i], *said[i]], requests[i].images) for i in going]
+        for i, token in zip(going, _next_logits(vlm, rows).argmax(-1).tolist(), strict=True):
+            said[i].append(token)
+        going = [i for i in going if said[i][-1] != tokenizer.eos_token_id]
+        if not going:
+            break
+    return [text.strip() for text in tokenizer.batch_decode(said, skip_special_tokens=True)]
+
+
+def _logits(vlm: VisionLanguageModel, rows: Sequence[tuple[str, Sequence[Image.Image]]]) -> Tensor:
+    """Logits of the first answer token for each (question, images): ``[rows, vocabulary]``."""
+    encoder = Frontend.of(vlm.model, vlm.processor).encoder
+    return _next_logits(vlm, [(encoder.prompt(question), images) for question, images in rows])
+
+
 @torch.no_grad()
-def _logits(
+def _next_logits(
     vlm: VisionLanguageModel,
-    rows: Sequence[tuple[str, Sequence[Image.Image]]],
+    rows: Sequence[tuple[Sequence[int], Sequence[Image.Image]]],
     *,
     batch_images: int = 256,
 ) -> Tensor:
-    """Logits of the first answer token for each (question, images): ``[rows, vocabulary]``."""
+    """Logits of the next token for each (ids, images): ``[rows, vocabulary]``."""
     frontend = Frontend.of(vlm.model, vlm.processor)
-    prompts = [frontend.encoder.prompt(question) for question, _ in rows]
-    order = sorted(range(len(rows)), key=lambda i: (len(rows[i][1]), len(prompts[i])))
+    order = sorted(range(len(rows)), key=lambda i: (len(rows[i][1]), len(rows[i][0])))
     size = max(1, batch_images // max(len(images) for _, images in rows))
     parts: dict[int, Tensor] = {}
     for start in range(0, len(rows), size):
         part = order[start : start + size]
         pixels = stack([image for i in part for image in rows[i][1]])
-        hidden = frontend.hidden_states(vlm.model, [prompts[i] for i in part], pixels)
-        last = torch.tensor([len(prompts[i]) - 1 for i in part])
+        hidden = frontend.hidden_states(vlm.model, [rows[i][0] for i in part], pixels)
+        last = torch.tensor([len(rows[i][0]) - 1 for i in part])
         logits = vlm.model.lm_head(hidden[torch.arange(len(part)), last]).float().cpu()
         parts |= dict(zip(part, logits, strict=True))
     return torch.stack([parts[i] for i in range(len(rows))])

@@ -1,0 +1,66 @@
+"""What strategies cost, measured question by question as any run decodes them."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping
+from typing import Any
+
+from experiments.ablation_blocks import labels
+from experiments.ablation_cells import Model, Questions, Rows, built, load_questions
+from focus.decoding import AbstractDecoding, GenerationSettings, Vanilla
+from focus.errors import PromptError
+
+#: The embedded models answer in one token.
+ANSWER = GenerationSettings(max_new_tokens=1)
+
+
+def cost_records(
+    model: Model, questions: Questions, strategies: Mapping[str, Mapping[str, Any]], *, repeats: int
+) -> list[dict[str, Any]]:
+    """What every strategy costs, measured on the same questions, in turn, after a warm-up.
+
+    Args:
+        model: to decode.
+        questions: so many of them as there are.
+        strategies: settings by label; ``strategy`` names it where the label does not.
+        repeats: measurements of each question.
+
+    Returns:
+        A record per strategy: means of rows, images encoded, prompt tokens and rows times prompt
+        tokens per question, median seconds per question, and its ratio to plain decoding.
+    """
+    loaded = load_questions(questions)
+    all_units = Rows()
+    decodings: dict[str, AbstractDecoding] = {"plain": Vanilla()}
+    for label, setting in strategies.items():
+        values = dict(setting)
+        decodings[label] = built(values.pop("strategy", label), values)
+    requests = loaded.requests()
+    with_units = loaded.requests(all_units)
+    found: dict[str, list[Any]] = {label: [] for label in decodings}
+    for label, decoding in list(decodings.items()):
+        asked = requests if label == "single_image" else with_units
+        try:
+            decoding.decode(model.vlm, asked[0], ANSWER)
+        except PromptError:  # it cannot act here; its answers carry a note that says why
+            del decodings[label], found[label]
+    for _ in range(repeats):
+        for plain, units in zip(requests, with_units, strict=True):
+            for label, decoding in decodings.items():
+                asked_one = plain if label == "single_image" else units
+                found[label].append(decoding.decode(model.vlm, asked_one, ANSWER))
+    seconds = {label: statistics.median(d.seconds for d in found[label]) for label in found}
+    return [
+        {
+            **labels(model, loaded),
+            "record": "cost",
+            "rule": label,
+            "rows": statistics.fmean(d.num_rows for d in each),
+            "encoded": statistics.fmean(d.num_encoded for d in each),
+            "prefill_tokens": statistics.fmean(d.num_rows * d.prompt_tokens for d in each),
+            "seconds": round(seconds[label], 5),
+            "over_plain": round(seconds[label] / seconds["plain"], 3),
+        }
+        for label, each in found.items()
+    ]
