@@ -117,7 +117,7 @@ def heat_figure(
             )  # fmt: skip
         axes.set_title(case, fontsize=9)
         axes.set_xticks(range(len(models)), models, rotation=45, ha="right", fontsize=7.5)
-        axes.set_yticks(range(len(settings)), settings, fontsize=7.5)
+        axes.set_yticks(range(len(settings)), map(setting_text, settings), fontsize=7.5)
     for axes in panels.flat[len(cases) :]:
         axes.set_axis_off()
     _tick_under_gaps(panels, len(cases))
@@ -191,7 +191,8 @@ def cost_figure(points: pd.DataFrame) -> Figure:
             at = point["rows"] * 1.03 ** (i - (len(rules) - 1) / 2)
             axes.errorbar(
                 at, point["value"], yerr=np.clip(errors, 0, None), color=colours[i],
-                marker=MARKERS[i % len(MARKERS)], ms=5, capsize=2, ls="none", label=point["rule"],
+                marker=MARKERS[i % len(MARKERS)], ms=5, capsize=2, ls="none",
+                label=setting_text(point["rule"]),
             )  # fmt: skip
         # What knows the asked image is a bound: no front that a method could reach.
         methods = part[~part["rule"].isin(BOUNDS)]
@@ -245,7 +246,11 @@ def abstention_figure(points: pd.DataFrame) -> Figure:
                 yerr=_ends(part, "delta", "delta_low", "delta_high"), label=f"N = {number}",
             )  # fmt: skip
         axes.axhline(0, color="0.25", lw=0.8)
-        axes.set(title=rule, xlabel='off-target branches that say "unknown"', xlim=(-0.04, 1.04))
+        axes.set(
+            title=setting_text(rule),
+            xlabel='off-target branches that say "unknown"',
+            xlim=(-0.04, 1.04),
+        )
     panels[0][0].set_ylabel("difference to plain")
     _legend(figure)
     return figure

@@ -26,6 +26,7 @@ from focus.zoo.answers import CANDIDATES, VOCABULARY
 
 #: Most lines of a table in the terminal.
 SCREEN = 30
+NAMES = {"sum": "FOCUS (sum)"}
 READ = {VOCABULARY: "as generated text", CANDIDATES: "as a ranking of the candidates"}
 
 
@@ -88,12 +89,14 @@ def markdown(frame: pd.DataFrame) -> str:
 
 
 def setting_text(value: Any) -> str:
-    """A setting as text; missing ones are empty.
+    """A setting as text; missing ones are empty, and the published rule is called by its name.
 
-    >>> setting_text(0.30), setting_text(2.0), setting_text(None), setting_text("max")
-    ('0.3', '2', '', 'max')
+    >>> setting_text(0.30), setting_text(2.0), setting_text(None), setting_text("sum")
+    ('0.3', '2', '', 'FOCUS (sum)')
     """
-    return "" if pd.isna(value) else f"{value:g}" if isinstance(value, float) else str(value)
+    if pd.isna(value):
+        return ""
+    return f"{value:g}" if isinstance(value, float) else NAMES.get(value, str(value))
 
 
 def run_table(records: Iterable[Record], name: str, rows: Mapping[str, Any]) -> Table:

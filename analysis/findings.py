@@ -233,7 +233,7 @@ def front_table(
     for model, part in points.groupby("model", sort=False) if len(points) else ():
         methods = part[~part["rule"].isin(BOUNDS)]
         front = methods[pareto(methods, "rows")].sort_values("rows")
-        texts = [f"{r.rule} {r.value:.3f} ({setting_text(float(r.rows))})"
+        texts = [f"{setting_text(r.rule)} {r.value:.3f} ({setting_text(float(r.rows))})"
                  for r in front.itertuples()]  # fmt: skip
         lines.append({"model": model, "front: accuracy (rows)": ", ".join(texts)})
     return markdown(pd.DataFrame(lines)) if lines else ""

@@ -449,7 +449,7 @@ def test_the_front_leaves_out_what_is_dominated_and_what_knows_the_image():
         records.append(line("q", rule, "+" * right + "-" * (20 - right), rows=rows))
     assert cost_points(records, "indexed", 2).set_index("rule")["rows"].to_dict()["sum"] == 3
     table = findings.front_table(records, "indexed", 2)
-    assert "plain 0.500 (1), sum 0.750 (3)" in table
+    assert "plain 0.500 (1), FOCUS (sum) 0.750 (3)" in table
     assert not re.search("sofa|vcd|oracle|single", table)
 
 
@@ -462,7 +462,7 @@ def test_tables_have_settings_down_and_models_across():
     assert "### indexed: accuracy, read as generated text" in text
     header, _, *lines = text.split("\n\n")[1].splitlines()
     assert [cell.strip() for cell in header.strip("|").split("|")] == ["rule", "n", *KINDS]
-    assert [cell.split()[1] for cell in lines] == ["plain", "sum"]
+    assert [cell.split()[1] for cell in lines] == ["plain", "FOCUS"]
     assert re.search(r"sum +\| 20 +\| 1.000 \(\+0.500 \[.*\) +\| 0.000 \(-0.500 ", lines[1])
 
 
@@ -506,7 +506,7 @@ def test_figures_hold_many_models(number):
     )  # fmt: skip
     lines = lines_figure(frame, "num_images")
     assert len([a for a in lines.axes if a.has_data()]) == 2 * number
-    assert [t.get_text() for t in lines.legends[0].get_texts()] == ["plain", "sum"]
+    assert [t.get_text() for t in lines.legends[0].get_texts()] == ["plain", "FOCUS (sum)"]
     assert {a.get_ylabel().replace("\n", "-") for a in lines.axes} - {""} == set(models)
     one = frame[frame["case"] == "indexed"]
     wrapped = lines_figure(one, "num_images")
