@@ -299,7 +299,7 @@ class Model:
 
 @functools.lru_cache(maxsize=4)
 def _load(name: str, folder: Path) -> VisionLanguageModel:
-    return Checkpoint(name, str(folder), attention="eager", device="cpu").load()
+    return Checkpoint(name, str(folder), attention="sdpa", device="cpu").load()
 
 
 @functools.lru_cache(maxsize=64)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -47,14 +48,21 @@ class Frontend:
         )
 
     def hidden_states(
-        self, model: PreTrainedModel, sequences: Sequence[Sequence[int]], pixels: np.ndarray
+        self,
+        model: PreTrainedModel,
+        sequences: Sequence[Sequence[int]],
+        pixels: np.ndarray,
+        shown: Sequence[int] | None = None,
     ) -> Tensor:
         """Last hidden states ``[batch, length, hidden]``.
 
         Args:
             model: on any device.
             sequences: token ids of each sample.
-            pixels: ``[images, SIZE, SIZE, 3]``, 8 bit, of all samples in order.
+            pixels: ``[images, SIZE, SIZE, 3]``, 8 bit: of all samples in order, or those of
+                `shown`.
+            shown: which of `pixels` is each image of all samples in order, where some are shown
+                several times; every one of `pixels` is encoded once.
         """
         # Padding on the right needs no mask: with causal attention no real token can see it.
         ids = torch.full((len(sequences), max(map(len, sequences))), self.pad)
@@ -64,6 +72,22 @@ class Frontend:
             model, normalised(pixels, self.mean, self.std), ids
         )
         on_device = {name: value.to(model.device) for name, value in kwargs.items()}
+        if shown is not None:
+            on_device = self._encoded_once(model, on_device, shown)
         return model.model(
             input_ids=ids.to(model.device), use_cache=False, **on_device
         ).last_hidden_state
+
+    def _encoded_once(
+        self, model: PreTrainedModel, kwargs: dict[str, Tensor], shown: Sequence[int]
+    ) -> dict[str, Any]:
+        """`kwargs` with the features of all images in place of the pixels of the different ones."""
+        text = {name: kwargs.pop(name) for name in ("position_ids",) if name in kwargs}
+        family = family_of(model.config.model_type)
+        outputs = {"image": model.get_image_features(**kwargs, return_dict=True)}
+        tokens = self.encoder.image.count(model.config.image_token_id)
+        features = family.split_encoder_outputs(outputs, [tokens] * (max(shown) + 1))
+        return {
+            **text,
+            "mm_encoder_outputs": family.encoder_outputs([features[i] for i in shown]),
+        }

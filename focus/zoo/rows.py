@@ -208,8 +208,15 @@ def _next_logits(
     parts: dict[int, Tensor] = {}
     for start in range(0, len(rows), size):
         part = order[start : start + size]
-        pixels = stack([image for i in part for image in rows[i][1]])
-        hidden = frontend.hidden_states(vlm.model, [rows[i][0] for i in part], pixels)
+        images = [image for i in part for image in rows[i][1]]
+        unique = {id(image): image for image in images}  # rows of a question have some in common
+        places = {key: k for k, key in enumerate(unique)}
+        hidden = frontend.hidden_states(
+            vlm.model,
+            [rows[i][0] for i in part],
+            stack(list(unique.values())),
+            [places[id(image)] for image in images],
+        )
         last = torch.tensor([len(rows[i][0]) - 1 for i in part])
         logits = vlm.model.lm_head(hidden[torch.arange(len(part)), last]).float().cpu()
         parts |= dict(zip(part, logits, strict=True))
