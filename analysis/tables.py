@@ -271,6 +271,43 @@ def markdown_table(rows: Sequence[Mapping[str, Any]]) -> str:
     return frame.to_markdown(index=False, disable_numparse=True)
 
 
+def paired_markdown(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Plain decoding against every other strategy, as a table for a document.
+
+    One line per benchmark, model and strategy: accuracy under plain decoding, under the strategy,
+    their paired difference, and ``plain → strategy`` for what else some row has.
+    """
+    cells: dict[tuple[str, ...], dict[str, Mapping[str, Any]]] = {}
+    for row in rows:
+        cells.setdefault(tuple(row[key] for key in CELL), {})[row["metric"]] = row
+    present = {row["metric"] for row in rows}
+    shown = {column: metric for column, metric in OPTIONAL.items() if metric in present}
+    several = len({decoding for *_, decoding in cells} - {BASELINE}) > 1
+    lines = []
+    for (benchmark, model, decoding), metrics in cells.items():
+        if decoding == BASELINE:
+            continue
+        before, accuracy = cells[benchmark, model, BASELINE], metrics["accuracy"]
+        lines.append(
+            {
+                "benchmark": benchmark,
+                "model": model,
+                **({"decoding": decoding} if several else {}),
+                "n": str(accuracy["n"]),
+                "accuracy": f"{_proportion(before['accuracy'])} → {_proportion(accuracy)}",
+                "difference [95%]": _delta(accuracy),
+                "p (Holm)": f"{accuracy['p_holm']:.2g}",
+                **{
+                    column: f"{_proportion(before[metric])} → {_proportion(metrics[metric])}"
+                    if metric in metrics and metric in before
+                    else "-"
+                    for column, metric in shown.items()
+                },
+            }
+        )
+    return pd.DataFrame(lines).to_markdown(index=False, disable_numparse=True)
+
+
 def bench_markdown(rows: Sequence[Mapping[str, Any]]) -> str:
     """Ratios that `experiments.bench` measured, as a table for a document."""
     frame = pd.DataFrame(

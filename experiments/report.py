@@ -20,7 +20,7 @@ from analysis.figures import (
     save_figure,
 )
 from analysis.leakage import row_behaviour
-from analysis.tables import bench_markdown, markdown_table, summarise
+from analysis.tables import bench_markdown, paired_markdown, summarise
 from focus.records import read_records
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -43,7 +43,7 @@ def main() -> None:
 
 def with_tables(text: str) -> str:
     """`text` with the tables of the committed records between their markers."""
-    demo = markdown_table(summarise(read_records(DEMO / "records.jsonl")))
+    demo = paired_markdown(summarise(read_records(DEMO / "records.jsonl")))
     bench = bench_markdown(json.loads(BENCH.read_text(encoding="utf-8"))["rows"])
     for name, table in (("demo table", demo), ("bench table", bench)):
         start, end = f"<!-- {name} -->", f"<!-- end of {name} -->"

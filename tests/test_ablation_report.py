@@ -463,7 +463,9 @@ def test_tables_have_settings_down_and_models_across():
     header, _, *lines = text.split("\n\n")[1].splitlines()
     assert [cell.strip() for cell in header.strip("|").split("|")] == ["rule", "n", *KINDS]
     assert [cell.split()[1] for cell in lines] == ["plain", "FOCUS"]
-    assert re.search(r"FOCUS \(sum\) +\| 20 +\| 1.000 \(\+0.500 \[.*\) +\| 0.000 \(-0.500 ", lines[1])
+    assert re.search(
+        r"FOCUS \(sum\) +\| 20 +\| 1.000 \(\+0.500 \[.*\) +\| 0.000 \(-0.500 ", lines[1]
+    )
 
 
 def test_worlds_are_put_together_unless_the_page_tells_them_apart():

@@ -84,6 +84,6 @@ def test_links_and_figures_exist():
 def test_the_tables_are_what_the_committed_records_say():
     assert with_tables(README) == README
     # Control: another number in a table would be noticed.
-    changed = re.sub(r"\| 0\.\d{3} \[", "| 0.000 [", README, count=1)
+    changed = re.sub(r"\| [+-]0\.\d{3} \[", "| +0.000 [", README, count=1)
     assert changed != README
     assert with_tables(changed) == README

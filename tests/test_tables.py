@@ -2,7 +2,13 @@
 
 import pytest
 
-from analysis.tables import markdown_table, power_note, summarise, summary_table
+from analysis.tables import (
+    markdown_table,
+    paired_markdown,
+    power_note,
+    summarise,
+    summary_table,
+)
 
 
 def records(decoding: str, correct: list[bool], **extra: object) -> list[dict]:
@@ -141,3 +147,15 @@ def test_the_table_has_one_line_per_strategy():
     assert list(table.columns[0].cells) == ["b", "m"]
     assert list(table.columns[1].cells) == ["vanilla", "focus"]
     assert len(markdown_table(rows).splitlines()) == 4
+
+
+def test_a_document_shows_each_strategy_beside_plain_decoding():
+    plain, focus = records("vanilla", [True] * 2 + [False] * 3), records("focus", [True] * 5)
+    (header, _, line) = paired_markdown(summarise(plain + focus)).splitlines()
+    assert "decoding" not in header
+    assert "0.400 → 1.000" in line
+    assert "+0.600 [" in line
+    other = [{**record, "decoding": "vcd"} for record in focus]
+    header, _, *lines = paired_markdown(summarise(plain + focus + other)).splitlines()
+    assert "decoding" in header
+    assert [word for each in lines for word in ("focus", "vcd") if word in each] == ["focus", "vcd"]
