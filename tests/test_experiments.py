@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from experiments.config import compose_config
+from focus.models import embedded_names
+
 ROOT = Path(__file__).resolve().parent.parent
 TINY = ["model=tiny_internvl", "settings.max_new_tokens=2"]
 
@@ -79,10 +82,16 @@ def test_wrong_settings_fail_with_what_is_accepted(arguments, expected, tmp_path
     assert "Traceback" not in finished.stderr
 
 
+def test_the_demo_asks_all_embedded_models():
+    models = compose_config("demo").models.values()
+    assert sorted(model.name for model in models) == sorted(embedded_names())
+
+
 def test_demo_shows_table_summary_and_figure(tmp_path):
+    shown = ("internvl_abstaining", "internvl_answering")
     overrides = [
-        *("model@models.internvl_abstaining=tiny_internvl", "~model@models.qwen3_vl_abstaining"),
-        "~model@models.qwen2_5_vl_abstaining",
+        *(f"~model@models.{name}" for name in compose_config("demo").models if name not in shown),
+        "model@models.internvl_abstaining=tiny_internvl",
         "model@models.internvl_answering=tiny_llava_onevision",
         "shown=[tiny-internvl,tiny-llava_onevision]",
         *("limit=3", "settings.max_new_tokens=2", f"results={tmp_path}/demo"),
