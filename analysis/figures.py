@@ -107,31 +107,35 @@ def _answer_bars(axes: plt.Axes, view: BranchView, label: str) -> None:
 
 
 def accuracy_figure(rows: Sequence[Mapping[str, object]], metrics: Sequence[str]) -> Figure:
-    """Each metric with its 95% interval, per benchmark and model, strategies side by side.
+    """Each metric with its 95% interval: a panel for each benchmark that has it, models down.
 
     Args:
         rows: from `analysis.tables.summarise`.
-        metrics: one panel each; benchmarks without a metric are left out of its panel.
+        metrics: names; benchmarks without a metric have no panel of it.
     """
     sns.set_theme(style="whitegrid", context="paper")
-    figure, panels = plt.subplots(
-        1, len(metrics), figsize=(4.2 * len(metrics), 3.2), sharey=True, squeeze=False
-    )
-    for axes, metric in zip(panels[0], metrics, strict=True):
-        frame = pd.DataFrame([row for row in rows if row["metric"] == metric])
-        frame["cell"] = frame["benchmark"] + "\n" + frame["model"]
-        sns.barplot(frame, x="cell", y="value", hue="decoding", ax=axes, errorbar=None)
-        for container, (_, part) in zip(
-            list(axes.containers), frame.groupby("decoding", sort=False), strict=True
-        ):
-            centres = [bar.get_x() + bar.get_width() / 2 for bar in container]
-            low, high = part["value"] - part["ci_low"], part["ci_high"] - part["value"]
+    frame = pd.DataFrame([row for row in rows if row["metric"] in metrics])
+    models, decodings = (list(dict.fromkeys(frame[name])) for name in ("model", "decoding"))
+    cells = [
+        (metric, benchmark)
+        for metric in metrics
+        for benchmark in dict.fromkeys(frame.loc[frame["metric"] == metric, "benchmark"])
+    ]
+    figure, panels = _wrapped(len(cells), width=2.9, height=0.7 + 0.3 * len(models))
+    for axes, (metric, benchmark) in zip(panels, cells, strict=False):
+        part = frame[(frame["metric"] == metric) & (frame["benchmark"] == benchmark)]
+        for k, decoding in enumerate(decodings):
+            points = part[part["decoding"] == decoding]
+            low, high = points["value"] - points["ci_low"], points["ci_high"] - points["value"]
+            at = [models.index(name) + 0.16 * (2 * k - len(decodings) + 1)
+                  for name in points["model"]]  # fmt: skip
             axes.errorbar(
-                centres, part["value"], yerr=[low, high], fmt="none", ecolor="0.2", capsize=2
-            )
-        axes.set(title=metric, xlabel="", ylabel="", ylim=(0, 1))
-        axes.tick_params(axis="x", labelsize=7, rotation=20)
-    figure.tight_layout()
+                points["value"], at, xerr=[low, high], fmt="os^vD"[k % 5], ms=4, capsize=2,
+                label=decoding,
+            )  # fmt: skip
+        axes.set(title=f"{metric}, {benchmark}", xlim=(0, 1), ylim=(len(models) - 0.5, -0.5))
+        axes.set_yticks(range(len(models)), models)
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside right upper", frameon=False)
     return figure
 
 
@@ -139,20 +143,34 @@ def behaviour_figure(behaviour: pd.DataFrame) -> Figure:
     """What each kind of row says first, per model (from `analysis.leakage.row_behaviour`)."""
     sns.set_theme(style="whitegrid", context="paper")
     names = list(behaviour["model"].unique())
-    figure, panels = plt.subplots(
-        1, len(names), figsize=(3.6 * len(names), 2.6), sharey=True, squeeze=False
-    )
-    for axes, name in zip(panels[0], names, strict=True):
+    figure, panels = _wrapped(len(names), width=2.7, height=1.5)
+    for axes, name in zip(panels, names, strict=False):
         table = behaviour[behaviour["model"] == name].pivot(
             index="row", columns="kind", values="share"
         )[list(KINDS)]
         table.plot.barh(
             stacked=True, ax=axes, color=["C2", "C0", "C3", "0.7"], legend=False, width=0.7
         )
-        axes.set(title=name, xlabel="share of rows", ylabel="", xlim=(0, 1))
-    panels[0][-1].legend(bbox_to_anchor=(1.02, 1), loc="upper left", frameon=False)
-    figure.tight_layout()
+        axes.set(title=name, xlabel="", ylabel="", xlim=(0, 1))
+    figure.supxlabel("share of rows", fontsize=9)
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside right upper", frameon=False)
     return figure
+
+
+def _wrapped(number: int, *, width: float, height: float) -> tuple[Figure, list[plt.Axes]]:
+    """So many panels of one size, at most four side by side, sharing their axes."""
+    columns = min(4, number)
+    rows = -(-number // columns)
+    figure, grid = plt.subplots(
+        rows, columns, sharex=True, sharey=True, squeeze=False, layout="constrained",
+        figsize=(1.8 + width * columns, 0.3 + height * rows),
+    )  # fmt: skip
+    panels = list(grid.flat)
+    for axes in panels[number:]:
+        axes.set_axis_off()
+    for axes in panels[max(0, number - columns) : number]:  # the lowest of each column
+        axes.tick_params(labelbottom=True)
+    return figure, panels[:number]
 
 
 def contrast_weight_figure(cells: pd.DataFrame) -> Figure:

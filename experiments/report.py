@@ -25,13 +25,14 @@ from focus.records import read_records
 
 ROOT = Path(__file__).resolve().parent.parent
 DEMO = ROOT / "docs" / "demo"
+RECORDS = DEMO / "records.jsonl.gz"
 BENCH = ROOT / "docs" / "bench" / "bench.json"
 
 
 def main() -> None:
     """Writes docs/demo/*.png and the tables between the README's markers."""
     mpl.use("Agg")
-    records = list(read_records(DEMO / "records.jsonl"))
+    records = list(read_records(RECORDS))
     rows = summarise(records)
     readme = ROOT / "README.md"
     readme.write_text(with_tables(readme.read_text(encoding="utf-8")), encoding="utf-8")
@@ -43,7 +44,7 @@ def main() -> None:
 
 def with_tables(text: str) -> str:
     """`text` with the tables of the committed records between their markers."""
-    demo = paired_markdown(summarise(read_records(DEMO / "records.jsonl")))
+    demo = paired_markdown(summarise(read_records(RECORDS)))
     bench = bench_markdown(json.loads(BENCH.read_text(encoding="utf-8"))["rows"])
     for name, table in (("demo table", demo), ("bench table", bench)):
         start, end = f"<!-- {name} -->", f"<!-- end of {name} -->"

@@ -7,6 +7,7 @@ line that was cut off while being written is dropped on opening: its question wa
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import importlib.metadata
 import json
@@ -126,7 +127,8 @@ class RecordFile:
 
 
 def read_records(path: str | os.PathLike[str]) -> Iterator[Record]:
-    """Records of a file, in the order of writing; none if there is no file.
+    """Records of a file, gzipped if its name ends in ``.gz``, in the order of writing; none if
+    there is no file.
 
     Raises:
         RecordsConflictError: a line is not JSON.
@@ -134,7 +136,8 @@ def read_records(path: str | os.PathLike[str]) -> Iterator[Record]:
     path = Path(path)
     if not path.exists():
         return
-    with path.open(encoding="utf-8") as file:
+    opened = gzip.open if path.suffix == ".gz" else open
+    with opened(path, "rt", encoding="utf-8") as file:
         for number, line in enumerate(file, start=1):
             try:
                 yield json.loads(line)

@@ -104,7 +104,7 @@ def demo(tmp_path_factory):
     folder = tmp_path_factory.mktemp("demo")
     counts = Counter()
     kept = []
-    for record in read_records(ROOT / "docs/demo/records.jsonl"):
+    for record in read_records(ROOT / "docs/demo/records.jsonl.gz"):
         cell = (record["benchmark"], record["model"], record["decoding"])
         counts[cell] += 1
         kept += [record] if counts[cell] <= 40 else []
@@ -244,7 +244,7 @@ def test_published_numbers_stand_beside_their_own_cell_only():
 
 def test_plain_decoding_alone_has_no_difference():
     """A run without FOCUS still fills its own columns."""
-    records = [r for r in read_records(ROOT / "docs/demo/records.jsonl")
+    records = [r for r in read_records(ROOT / "docs/demo/records.jsonl.gz")
                if (r["benchmark"], r["decoding"]) == ("scenes_indexed", "vanilla")]  # fmt: skip
     first = [r for r in records if r["model"] == records[0]["model"]]
     (line,) = table_lines(cell_rows(first))

@@ -1,5 +1,6 @@
 """Records are written once, survive interruption, and never mix configurations."""
 
+import gzip
 import json
 
 import pytest
@@ -84,3 +85,10 @@ def test_the_run_record_says_what_results_depend_on(tmp_path):
 def test_the_digest_depends_on_content_not_on_order():
     assert digest({"a": 1, "b": 2}) == digest({"b": 2, "a": 1})
     assert digest({"a": 1}) != digest({"a": "1"})
+
+
+def test_records_may_be_compressed(tmp_path):
+    path = tmp_path / "records.jsonl.gz"
+    with gzip.open(path, "wt", encoding="utf-8") as file:
+        file.write('{"id": "a"}\n{"id": "b"}\n')
+    assert [record["id"] for record in read_records(path)] == ["a", "b"]
