@@ -186,7 +186,10 @@ def ladder_figure(ladder: pd.DataFrame) -> Figure:
                 axes.set_ylabel(name)
         panels[0][column].set_ylim(bottom=-0.02)
         if lines:
-            panels[0][column].legend(title="held fixed", frameon=True, fontsize=8)
+            panels[0][column].legend(
+                title="held fixed", loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2,
+                frameon=False, fontsize=7.5,
+            )  # fmt: skip
     figure.tight_layout()
     return figure
 

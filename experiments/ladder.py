@@ -64,6 +64,8 @@ def main(config: DictConfig) -> None:
     log.info("%d runs are done, %d are left", len(finished(output)), len(todo))
     for rung in tqdm(left(todo, output), desc="ladder", unit="run", total=len(todo)):
         record = run(rung, config)
+        if rung.key in finished(output):  # another process was at it too, and first
+            continue
         with output.open("a", encoding="utf-8") as file:
             file.write(json.dumps(record) + "\n")
 
