@@ -355,8 +355,8 @@ def _ladder(runs: Sequence[Mapping[str, Any]], ladder: pd.DataFrame) -> list[str
     parts = [
         f"{len(runs)} runs of one recipe each, at {len(seeds)} places of two axes: share of "
         "questions about several clean images, and abstention. Seeds per place: "
-        f"{' to '.join(map(str, sorted({seeds.min(), seeds.max()})))}. Measured on {worlds}; indexed questions with two images "
-        "where nothing else is said.",
+        f"{' to '.join(map(str, sorted({seeds.min(), seeds.max()})))}. Measured on {worlds}; "
+        "indexed questions with two images where nothing else is said.",
         "![Leakage and FOCUS minus plain along both axes](ladder.png)",
         *ladder_prose(points),
         _markdown(_ladder_lines(runs, points)),
