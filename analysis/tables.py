@@ -218,11 +218,7 @@ def table_lines(
     rows: Sequence[Mapping[str, Any]],
 ) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
     """Columns, and one line of text per benchmark, model and strategy."""
-    cells: dict[tuple[str, ...], dict[str, Mapping[str, Any]]] = {}
-    for row in rows:
-        cells.setdefault(tuple(row[key] for key in CELL), {})[row["metric"]] = row
-    present = {row["metric"] for row in rows}
-    shown = {column: metric for column, metric in OPTIONAL.items() if metric in present}
+    cells, shown = _cells(rows)
     seeds = any("seed_sd" in row for row in rows)
     columns = (
         *(*CELL, "n", "accuracy [95%]", *shown),
@@ -277,11 +273,7 @@ def paired_markdown(rows: Sequence[Mapping[str, Any]]) -> str:
     One line per benchmark, model and strategy: accuracy under plain decoding, under the strategy,
     their paired difference, and ``plain → strategy`` for what else some row has.
     """
-    cells: dict[tuple[str, ...], dict[str, Mapping[str, Any]]] = {}
-    for row in rows:
-        cells.setdefault(tuple(row[key] for key in CELL), {})[row["metric"]] = row
-    present = {row["metric"] for row in rows}
-    shown = {column: metric for column, metric in OPTIONAL.items() if metric in present}
+    cells, shown = _cells(rows)
     several = len({decoding for *_, decoding in cells} - {BASELINE}) > 1
     lines = []
     for (benchmark, model, decoding), metrics in cells.items():
@@ -320,6 +312,17 @@ def bench_markdown(rows: Sequence[Mapping[str, Any]]) -> str:
         }
     )
     return frame.to_markdown(index=False, disable_numparse=True)
+
+
+def _cells(
+    rows: Sequence[Mapping[str, Any]],
+) -> tuple[dict[tuple[str, ...], dict[str, Mapping[str, Any]]], dict[str, str]]:
+    """Rows by metric for each benchmark, model and strategy, and the optional columns they fill."""
+    cells: dict[tuple[str, ...], dict[str, Mapping[str, Any]]] = {}
+    for row in rows:
+        cells.setdefault(tuple(row[key] for key in CELL), {})[row["metric"]] = row
+    present = {row["metric"] for row in rows}
+    return cells, {column: metric for column, metric in OPTIONAL.items() if metric in present}
 
 
 def _proportion(row: Mapping[str, Any] | None, *, interval: bool = False) -> str:

@@ -7,8 +7,10 @@ Runs no model. A test checks that what is committed is what this command writes.
 
 from __future__ import annotations
 
+import functools
 import json
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 import pandas as pd
@@ -21,7 +23,7 @@ from analysis.figures import (
 )
 from analysis.leakage import row_behaviour
 from analysis.tables import bench_markdown, paired_markdown, summarise
-from focus.records import read_records
+from focus.records import Record, read_records
 
 ROOT = Path(__file__).resolve().parent.parent
 DEMO = ROOT / "docs" / "demo"
@@ -32,19 +34,29 @@ BENCH = ROOT / "docs" / "bench" / "bench.json"
 def main() -> None:
     """Writes docs/demo/*.png and the tables between the README's markers."""
     mpl.use("Agg")
-    records = list(read_records(RECORDS))
-    rows = summarise(records)
     readme = ROOT / "README.md"
     readme.write_text(with_tables(readme.read_text(encoding="utf-8")), encoding="utf-8")
-    save_figure(accuracy_figure(rows, ["accuracy", "leakage rate"]), DEMO / "accuracy.png")
-    save_figure(behaviour_figure(row_behaviour(records)), DEMO / "rows.png")
+    save_figure(accuracy_figure(demo_rows(), ["accuracy", "leakage rate"]), DEMO / "accuracy.png")
+    save_figure(behaviour_figure(row_behaviour(demo_records())), DEMO / "rows.png")
     sweep = pd.read_csv(DEMO / "contrast_weight_dev.csv")
     save_figure(contrast_weight_figure(sweep), DEMO / "contrast_weight.png")
 
 
+@functools.cache
+def demo_records() -> list[Record]:
+    """The demo's committed records."""
+    return list(read_records(RECORDS))
+
+
+@functools.cache
+def demo_rows() -> list[dict[str, Any]]:
+    """Their summary; bootstrapping it takes most of the time of a report."""
+    return summarise(demo_records())
+
+
 def with_tables(text: str) -> str:
     """`text` with the tables of the committed records between their markers."""
-    demo = paired_markdown(summarise(read_records(RECORDS)))
+    demo = paired_markdown(demo_rows())
     bench = bench_markdown(json.loads(BENCH.read_text(encoding="utf-8"))["rows"])
     for name, table in (("demo table", demo), ("bench table", bench)):
         start, end = f"<!-- {name} -->", f"<!-- end of {name} -->"

@@ -82,7 +82,7 @@ class Frontend:
         self, model: PreTrainedModel, kwargs: dict[str, Tensor], shown: Sequence[int]
     ) -> dict[str, Any]:
         """`kwargs` with the features of all images in place of the pixels of the different ones."""
-        text = {name: kwargs.pop(name) for name in ("position_ids",) if name in kwargs}
+        text = {"position_ids": kwargs.pop("position_ids")} if "position_ids" in kwargs else {}
         family = family_of(model.config.model_type)
         outputs = {"image": model.get_image_features(**kwargs, return_dict=True)}
         tokens = self.encoder.image.count(model.config.image_token_id)
