@@ -256,9 +256,13 @@ class Loaded:
         }
 
 
-@functools.lru_cache(maxsize=8)
+@functools.lru_cache(maxsize=64)
 def load_questions(questions: Questions) -> Loaded:
-    """Draws questions; the last few stay in memory, since all models are asked the same."""
+    """Draws questions and keeps them: all models, and every choice on dev, ask the same ones.
+
+    Room for the tuning questions and the sets of a block: with less of it a choice of 16 weights
+    draws its questions 16 times. A set takes 10 to 30 MB.
+    """
     benchmark = questions.benchmark()
     return Loaded(questions, benchmark.name, tuple(benchmark))
 
