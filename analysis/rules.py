@@ -2,7 +2,7 @@
 
 A rule is a function of first-token logits alone. Those that `focus.aggregation` knows are its own
 (`focus.contrast.combine`); the candidates also look at plain decoding, which an aggregation cannot.
-They are under trial: nothing here is a strategy that `focus` offers.
+`routed` came out of the trial and is a strategy (`focus.decoding.RoutedFocus`); the others are not.
 
 What a rule has to get right. Where off-target branches abstain, they say what the reference says,
 and only the on-target branch has moved away from it: any weight by divergence finds it. Where they
@@ -23,6 +23,8 @@ from types import MappingProxyType
 import torch
 from torch import Tensor
 
+import focus.aggregation
+import focus.routing
 from focus.aggregation import AGGREGATIONS
 from focus.contrast import combine, contrast
 from focus.errors import InvalidValueError, UnknownNameError
@@ -52,6 +54,21 @@ Rule = Callable[[Evidence, float], Tensor]
 _registry: dict[str, Rule] = {}
 RULES: Mapping[str, Rule] = MappingProxyType(_registry)
 """All rules by name: the aggregations first."""
+
+
+#: Rules that run a row of plain decoding besides the reference and the branches.
+WITH_PLAIN: frozenset[str] = frozenset(
+    ("agreeing", "anchored", "anchored_max", "anchored_agreeing", "routed")
+)
+
+
+def rows_of(name: str, num_branches: int) -> int:
+    """Rows that a rule needs.
+
+    >>> rows_of("sum", 2), rows_of("routed", 2)
+    (3, 4)
+    """
+    return num_branches + 1 + (name in WITH_PLAIN)
 
 
 def _aggregated(name: str) -> Rule:
@@ -108,6 +125,12 @@ def anchored_agreeing(evidence: Evidence, alpha: float) -> Tensor:
 
 
 @_rule
+def routed(evidence: Evidence, alpha: float) -> Tensor:
+    """A mixture of the branches by divergence and agreement: see `focus.routing`."""
+    return focus.routing.route(evidence.branches, evidence.reference, evidence.plain, alpha=alpha)
+
+
+@_rule
 def oracle(evidence: Evidence, alpha: float) -> Tensor:
     """``l_t - alpha l_ref`` of the branch t that shows the asked image: an upper bound, no method.
 
@@ -138,8 +161,7 @@ def apply_rule(name: str, evidence: Evidence, alpha: float) -> Tensor:
 
 def divergence(evidence: Evidence) -> Tensor:
     """KL(p_k || p_ref) in nats: ``[branch, questions]``."""
-    log_p, log_q = evidence.branches.log_softmax(-1), evidence.reference.log_softmax(-1)
-    return (log_p.exp() * (log_p - log_q)).sum(-1).clamp(min=0)
+    return focus.aggregation.divergence(evidence.branches, evidence.reference)
 
 
 def moved(evidence: Evidence) -> Tensor:
@@ -149,7 +171,7 @@ def moved(evidence: Evidence) -> Tensor:
 
 def agreement(evidence: Evidence) -> Tensor:
     """a_k, see the head of this file: ``[branch, questions]``."""
-    return (evidence.branches.softmax(-1) * evidence.plain.softmax(-1)).sum(-1)
+    return focus.routing.agreement(evidence.branches, evidence.plain)
 
 
 def _gain(evidence: Evidence) -> Tensor:

@@ -14,7 +14,7 @@ import numpy as np
 from torch import Tensor
 
 from analysis.ablations import PLAIN
-from analysis.rules import RULES, Evidence, agreement, apply_rule, divergence
+from analysis.rules import RULES, Evidence, agreement, apply_rule, divergence, rows_of
 from experiments.ablation_cells import (
     Loaded,
     LogitStore,
@@ -171,7 +171,7 @@ class Bench:
             for alpha in alphas:
                 logits = apply_rule(rule, evidence, alpha)
                 line = {**common, "rule": rule, "alpha": alpha, "reading": reading}
-                yield {**line, "marks": read(logits, key, reading), "rows": number + 1}
+                yield {**line, "marks": read(logits, key, reading), "rows": rows_of(rule, number)}
                 for temperature in block.temperatures:
                     yield {**line, **sampled(logits, key, reading, temperature)}
                     if rule == "sum" and alpha < 1:

@@ -94,6 +94,25 @@ def aggregate(
     return chosen.function(values, branches, reference)
 
 
+def divergence(branches: Tensor, reference: Tensor) -> Tensor:
+    """KL(p_k || p_ref) over the whole vocabulary: how far its images have moved a branch.
+
+    Args:
+        branches: Logits ``[branch, ..., vocab]``.
+        reference: Logits of the noise-only reference ``[..., vocab]``.
+
+    Returns:
+        ``[branch, ...]``, in nats, at least 0.
+    """
+    branches, reference = at_least_float32(branches), at_least_float32(reference)
+    log_p, log_q = branches.log_softmax(dim=-1), reference.log_softmax(dim=-1)
+    p = log_p.exp()
+    nats = torch.where(p > 0, p * (log_p - log_q), 0.0).sum(dim=-1)
+    # A token that only the reference rules out makes the divergence infinite: the largest float
+    # keeps a softmax over branches defined, and branches that are tied at it share the weight.
+    return nats.clamp(min=0, max=torch.finfo(nats.dtype).max)
+
+
 def check_shapes(branches: Tensor, reference: Tensor | None) -> None:
     """Raises `InvalidValueError` unless branches are [branch, ..., vocab] and reference fits."""
     if branches.ndim < 2 or 0 in branches.shape:
@@ -162,12 +181,7 @@ def _divergence(values: Tensor, branches: Tensor, reference: Tensor | None) -> T
     holds an unused function with weights of this form, over the union of the top-k tokens.
     """
     assert reference is not None  # `aggregate` has checked it
-    log_p, log_q = branches.log_softmax(dim=-1), reference.log_softmax(dim=-1)
-    # A token that only the reference rules out makes the divergence infinite: the largest float
-    # keeps the softmax defined, and branches that are tied at it share the weight.
-    p = log_p.exp()
-    divergence = torch.where(p > 0, p * (log_p - log_q), 0.0).sum(dim=-1)
-    return _weighted_sum(values, divergence.clamp(max=torch.finfo(divergence.dtype).max))
+    return _weighted_sum(values, divergence(branches, reference))
 
 
 def _entropy_of(logits: Tensor) -> Tensor:

@@ -17,6 +17,7 @@ from focus.decoding import (
     Focus,
     GenerationSettings,
     Request,
+    RoutedFocus,
     SingleImage,
     Vanilla,
 )
@@ -25,6 +26,7 @@ from focus.decoding.reuse import remembering
 from focus.decoding.single_image import drop_placeholders
 from focus.errors import InvalidValueError
 from focus.noise import NoiseConfig
+from focus.routing import route
 
 SHORT = GenerationSettings(max_new_tokens=3)
 SAMPLED = GenerationSettings(max_new_tokens=4, temperature=1.0, num_return_sequences=2)
@@ -512,3 +514,51 @@ class TestRemembering:
         assert family.num_reused == 2
         expected = vlm.family.encode(vlm.model, [other])[0].embeddings
         torch.testing.assert_close(second[0].embeddings, expected, rtol=0, atol=1e-5)
+
+
+class TestRoutedFocus:
+    @pytest.fixture
+    def decode(self, any_vlm, words_only):
+        def decode(strategy, request, settings=SHORT):
+            return strategy.decode(any_vlm, request, settings, keep_logits="all", **words_only)
+
+        return decode
+
+    def test_mixes_the_rows_of_focus_and_plain_decoding(self, decode, ask):
+        """First token: rows bit for bit those of the two strategies, combined as documented."""
+        for sharing in ("sample", "branch"):
+            focus = {"alpha": 0.7, "noise": NoiseConfig("gaussian", seed=3), "sharing": sharing}
+            routed = decode(RoutedFocus(**focus), ask(3))
+            branches, plain = decode(Focus(**focus), ask(3)), decode(Vanilla(), ask(3))
+            assert routed.row_labels == (*branches.row_labels, *plain.row_labels)
+            rows = routed.branch_logits[0]
+            close = {"rtol": 0, "atol": 1e-4}
+            torch.testing.assert_close(rows[:-1], branches.branch_logits[0], **close)
+            torch.testing.assert_close(rows[-1], plain.branch_logits[0][0], **close)
+            for step, combined in zip(routed.branch_logits, routed.combined_logits, strict=True):
+                mixed = route(step[1:-1], step[0], step[-1], alpha=0.7)
+                torch.testing.assert_close(combined, mixed, rtol=0, atol=0)
+            assert (routed.num_rows, branches.num_rows) == (5, 4)
+            assert routed.num_encoded == branches.num_encoded
+
+    def test_shared_prefixes_change_nothing(self, decode, ask):
+        assert_same(
+            decode(RoutedFocus(), ask(3)), decode(RoutedFocus(prefill="naive"), ask(3)), exact=False
+        )
+
+    def test_named_targets_alone_get_branches(self, decode, ask):
+        routed = decode(RoutedFocus(targets="named"), ask(3, targets=[(0, 2)]))
+        assert routed.row_labels == ("reference", "image 1+3", "image 1+2+3")
+
+    def test_one_image_is_focus(self, decode, ask):
+        one, other = decode(RoutedFocus(alpha=0.5), ask(1)), decode(Focus(alpha=0.5), ask(1))
+        assert one.token_ids == other.token_ids
+        first, second = (d.combined_logits[0].log_softmax(-1) for d in (one, other))
+        torch.testing.assert_close(first, second, rtol=0, atol=1e-4)
+
+    def test_settings_of_the_branches_are_checked_at_once(self):
+        own = {field.name for field in dataclasses.fields(RoutedFocus)}
+        assert own == {f.name for f in dataclasses.fields(Focus)} - {"beta", "aggregation"}
+        for wrong in ({"alpha": -1}, {"sharing": "all"}, {"noise": "black"}, {"prefill": "x"}):
+            with pytest.raises(InvalidValueError, match=next(iter(wrong))):
+                RoutedFocus(**wrong)

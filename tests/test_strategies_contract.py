@@ -26,6 +26,7 @@ from focus.decoding import (
     Focus,
     GenerationSettings,
     Request,
+    RoutedFocus,
     SingleImage,
     Sofa,
     Vanilla,
@@ -53,6 +54,7 @@ OFF: dict[str, list[AbstractDecoding]] = {
         CaptionThenAnswer(template=""),
     ],
     "adaptive_focus": [AdaptiveFocus(threshold=0)],
+    "routed_focus": [RoutedFocus(alpha=0, noise=NoiseConfig(scale=0))],
 }
 
 #: Defaults that are slow for nothing on random weights.

@@ -6,6 +6,7 @@ from focus.decoding.block_attention import BlockAttention
 from focus.decoding.caption_then_answer import CaptionThenAnswer
 from focus.decoding.delimiter_scaling import DelimiterScaling
 from focus.decoding.focus import Focus, official_settings
+from focus.decoding.routed_focus import RoutedFocus
 from focus.decoding.single_image import SingleImage
 from focus.decoding.sofa import Sofa
 from focus.decoding.vanilla import Vanilla
@@ -24,6 +25,7 @@ STRATEGIES: dict[str, type[AbstractDecoding]] = {
         BlockAttention,
         CaptionThenAnswer,
         AdaptiveFocus,
+        RoutedFocus,
     )
 }
 
@@ -38,6 +40,7 @@ __all__ = [
     "Focus",
     "GenerationSettings",
     "Request",
+    "RoutedFocus",
     "SingleImage",
     "Sofa",
     "Vanilla",
