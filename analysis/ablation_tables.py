@@ -26,7 +26,7 @@ from focus.zoo.answers import CANDIDATES, VOCABULARY
 
 #: Most lines of a table in the terminal.
 SCREEN = 30
-NAMES = {"sum": "FOCUS (sum)"}
+NAMES = {"sum": "FOCUS (sum)", "routed": "routed FOCUS"}
 READ = {VOCABULARY: "as generated text", CANDIDATES: "as a ranking of the candidates"}
 
 

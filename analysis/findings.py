@@ -194,6 +194,20 @@ MAXIMUM = in_both_readings(
     Test("maximum minus sum, indexed questions", "aggregation",
          {"rule": "max", "kind": "indexed"}, {"rule": PUBLISHED}, aim=ABOVE)
 )  # fmt: skip
+#: A rule of ours (`focus.routing`) against the published sum and against plain decoding.
+ROUTED = in_both_readings(
+    Test("routed minus sum, indexed questions", "aggregation",
+         {"rule": "routed", "kind": "indexed"}, {"rule": PUBLISHED}, aim=ABOVE),
+    Test("routed minus sum, minimal pairs (image score)", "domains",
+         {"rule": "routed", "kind": "matching"}, {"rule": PUBLISHED}, across="world", aim=ABOVE),
+    Test("routed minus sum, probes and which-image", "domains",
+         {"rule": "routed", "kind": ["probe", "which"]}, {"rule": PUBLISHED}, across="world",
+         aim=ABOVE),
+    Test("routed minus plain, indexed questions", "aggregation",
+         {"rule": "routed", "kind": "indexed"}, aim=ABOVE),
+    Test("routed minus plain, minimal pairs (image score)", "domains",
+         {"rule": "routed", "kind": "matching"}, across="world", aim=ABOVE),
+)  # fmt: skip
 
 
 def judged_table(judged: pd.DataFrame) -> str:

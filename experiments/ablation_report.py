@@ -23,7 +23,14 @@ from analysis.ablation_views import VIEWS, View, pooled_frame
 from analysis.ablations import Record, of_kind, read_records
 from analysis.claims import CLAIMS, outcome, sentence
 from analysis.figures import save_figure
-from analysis.findings import FAILURES, MAXIMUM, abstention_points, judged_sentence, judged_table
+from analysis.findings import (
+    FAILURES,
+    MAXIMUM,
+    ROUTED,
+    abstention_points,
+    judged_sentence,
+    judged_table,
+)
 from analysis.judging import judge
 from analysis.results import ABSTENTION_FIGURE, results_document
 from analysis.zoo import kind_of, read_models
@@ -131,7 +138,7 @@ def summary(
     """One line for each comparison that the results make of this experiment."""
     claimed = (test for claim in CLAIMS for test in claim.tests)
     failing = (test for failure in FAILURES for test in failure.tests)
-    tests = [test for test in (*claimed, *failing, *MAXIMUM) if test.experiment == name]
+    tests = [test for test in (*claimed, *failing, *MAXIMUM, *ROUTED) if test.experiment == name]
     lines = [f"- {sentence(outcome(test, records), kinds)}" for test in tests]
     lines += [f"- Read {READ[each]}. {judged_sentence(frame)}" for each, frame in judged.items()]
     return ["\n".join(lines), DETAILS] if lines else []
