@@ -46,6 +46,24 @@ def reproduction(stored: Record, again: Record) -> pd.DataFrame:
     return pd.DataFrame(found)
 
 
+def reproduced_sentence(entry: Record) -> str:
+    """How a model that was trained again compares with the stored one.
+
+    Args:
+        entry: model, rates, inside (of these), largest_difference and equal_weights.
+
+    >>> entry = {"model": "m", "rates": 200, "inside": 199, "largest_difference": 0.0312}
+    >>> reproduced_sentence({**entry, "equal_weights": False}).split("; ")[1:]
+    ['largest difference 0.031', 'weights differ']
+    """
+    return (
+        f"{entry['model']}: {entry['inside'] / entry['rates']:.1%} of {entry['rates']} rates "
+        f"within the 95% interval of the card; largest difference "
+        f"{entry['largest_difference']:.3f}; "
+        f"weights {'equal to the bit' if entry['equal_weights'] else 'differ'}"
+    )
+
+
 def _by_label(record: Record) -> dict[tuple[object, ...], Row]:
     # Differences to plain decoding are not compared, so their bootstrap can be short.
     rows = answer_rows(record["results"], resamples=10)

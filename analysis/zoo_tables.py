@@ -24,6 +24,7 @@ from analysis.zoo import (
     select,
     verdicts,
 )
+from analysis.zoo_reproduction import reproduced_sentence
 from focus.zoo.card import BAR
 from focus.zoo.evaluation import FOCUS, PLAIN
 
@@ -41,6 +42,7 @@ def report(
     frame: pd.DataFrame,
     runs: Sequence[Mapping[str, Any]],
     ladder: pd.DataFrame,
+    reproduced: Sequence[Mapping[str, Any]] = (),
 ) -> str:
     """The whole document.
 
@@ -49,11 +51,12 @@ def report(
         frame: from `analysis.zoo.models_frame` of these.
         runs: of the ladder.
         ladder: from `analysis.zoo.ladder_frame` of these.
+        reproduced: outcomes of `experiments.zoo_check` for models that were trained again.
     """
     parts = ["# The embedded models", *_introduction(records)]
     if records:
         points = focus_points(frame, MODEL)
-        parts += ["## Models", *_models(records)]
+        parts += ["## Models", *_models(records), *_reproduced(reproduced)]
         parts += ["## One image", *_single(frame)]
         parts += ["## Several images: accuracy and leakage", *_by_number(frame)]
         parts += ["## Minimal pairs", *_pairs(frame)]
@@ -110,6 +113,16 @@ def _introduction(records: Sequence[Mapping[str, Any]]) -> list[str]:
                 *(f"- Settings: {text}." for text in sorted(settings)),
             ]
         ),
+    ]
+
+
+def _reproduced(entries: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What came of training models again from scratch."""
+    return [
+        f"Trained again from scratch in {entry['minutes']:g} minutes on {entry['hardware']} "
+        f"(torch {entry['software']['torch']}, transformers {entry['software']['transformers']}): "
+        f"{reproduced_sentence(entry)}."
+        for entry in entries
     ]
 
 

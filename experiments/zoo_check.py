@@ -3,7 +3,8 @@
     python -m experiments.train_zoo output=outputs/models checkpoints=outputs/again
     python -m experiments.zoo_check folder=outputs/models/internvl-abstaining
 
-On a CPU with the same versions and one thread the weights come out equal to the bit; elsewhere
+With ``record=docs/zoo/reproduced.json`` the outcome becomes part of the report of the models. On a
+CPU with the same versions and one thread the weights come out equal to the bit; elsewhere
 rates should stay within the intervals that the card states. Ends with status 1 if they do not.
 """
 
@@ -18,7 +19,7 @@ from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
 
-from analysis.zoo_reproduction import reproduction
+from analysis.zoo_reproduction import reproduced_sentence, reproduction
 from experiments.config import entry_point
 from experiments.evaluation import make_console
 from focus.errors import UnknownNameError
@@ -30,11 +31,14 @@ MOST_LINES = 20
 @entry_point("zoo_check")
 def main(config: DictConfig) -> None:
     """Compares every rate of the two records."""
-    if not matches(Path(config.folder), Path(config.weights), config.share, make_console()):
+    kept = None if config.record is None else Path(config.record)
+    if not matches(Path(config.folder), Path(config.weights), config.share, make_console(), kept):
         sys.exit(1)
 
 
-def matches(again: Path, weights: Path, share: float, console: Console) -> bool:
+def matches(
+    again: Path, weights: Path, share: float, console: Console, kept: Path | None = None
+) -> bool:
     """Whether a model matches the card of the stored one, and says so.
 
     Args:
@@ -42,6 +46,7 @@ def matches(again: Path, weights: Path, share: float, console: Console) -> bool:
         weights: folder of all stored models.
         share: of the rates that must lie in their intervals, in [0, 1].
         console: to print the outcome on.
+        kept: file for the outcome, one entry a model, which `make zoo-report` reads; None for none.
 
     Raises:
         UnknownNameError: no stored model has this name.
@@ -58,12 +63,20 @@ def matches(again: Path, weights: Path, share: float, console: Console) -> bool:
     if len(outside):
         console.print(outside_table(outside))
     inside = float(frame["inside"].mean())
-    console.print(
-        f"{again.name}: {inside:.1%} of {len(frame)} rates within the 95% interval of the card; "
-        f"largest difference {(frame['again'] - frame['value']).abs().max():.3f}; "
-        f"weights {'equal to the bit' if first == second else 'differ'}",
-        soft_wrap=True,
-    )
+    entry = {
+        "model": again.name,
+        "rates": len(frame),
+        "inside": int(frame["inside"].sum()),
+        "largest_difference": round(float((frame["again"] - frame["value"]).abs().max()), 5),
+        "equal_weights": first == second,
+        **{name: other[name] for name in ("recipe_key", "minutes", "hardware", "software")},
+    }
+    console.print(reproduced_sentence(entry), soft_wrap=True)
+    if kept is not None:
+        others = json.loads(kept.read_text()) if kept.exists() else []
+        entries = [*(each for each in others if each["model"] != again.name), entry]
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        kept.write_text(json.dumps(entries, indent=1) + "\n")
     if inside < share:
         console.print(f"not reproduced: {share:.0%} must lie within", soft_wrap=True)
     return inside >= share

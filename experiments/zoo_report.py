@@ -27,6 +27,7 @@ from focus.errors import InvalidValueError, UnknownNameError
 from focus.zoo.card import RECORD, measure, record_folders, write
 
 MODELS, LADDER, DOCUMENT = "models.csv", "ladder.csv", "README.md"
+REPRODUCED = "reproduced.json"  # written by experiments.zoo_check
 
 
 @entry_point("zoo_report")
@@ -93,7 +94,9 @@ def write_report(weights: Path, ladder: Path, output: Path) -> None:
 def document(weights: Path, ladder: Path, output: Path) -> str:
     """The document, from the records and from the tables that were written."""
     frame, points = (read_frame(output / name) for name in (MODELS, LADDER))
-    return report(read_models(weights), frame, read_ladder(ladder), points)
+    reproduced = output / REPRODUCED
+    again = json.loads(reproduced.read_text()) if reproduced.exists() else []
+    return report(read_models(weights), frame, read_ladder(ladder), points, again)
 
 
 def read_frame(path: Path) -> pd.DataFrame:

@@ -14,6 +14,7 @@ import pytest
 from rich.console import Console
 
 from analysis.zoo_reproduction import reproduction
+from analysis.zoo_tables import _reproduced
 from experiments.zoo_check import matches
 from focus.errors import InvalidValueError, UnknownNameError
 
@@ -32,7 +33,8 @@ def record(said: str, key: str = "k") -> dict[str, Any]:
         "said": said,
         "spoken": said,
     }
-    return {"recipe_key": key, "results": {"cells": [cell], "rows": []}}
+    how = {"minutes": 1.5, "hardware": "abacus", "software": {"torch": "2", "transformers": "5"}}
+    return {"recipe_key": key, "results": {"cells": [cell], "rows": []}, **how}
 
 
 def stored_as(folder: Path, content: dict[str, Any], weights: bytes) -> Path:
@@ -92,6 +94,29 @@ def test_the_command_says_whether_a_model_was_reproduced(tmp_path):
     stranger = stored_as(tmp_path / "again" / "stranger", good, b"same")
     with pytest.raises(UnknownNameError, match="stranger"):
         matches(stranger, stored, 0.95, console)
+
+
+def test_outcomes_are_kept_one_for_each_model(tmp_path):
+    good = record("+" * 30 + "-" * 10)
+    weights = stored_as(tmp_path / "weights" / "m", good, b"same").parent
+    stored_as(tmp_path / "weights" / "other", good, b"same")
+    console, kept = Console(file=io.StringIO()), tmp_path / "docs" / "reproduced.json"
+    for name, content, file in (
+        ("other", good, b"same"),
+        ("m", record("+" * 10 + "-" * 30), b"x"),
+        ("m", good, b"same"),
+    ):
+        again = stored_as(tmp_path / f"again-{len(list(tmp_path.iterdir()))}" / name, content, file)
+        matches(again, weights, 0.95, console, kept)
+    other, model = json.loads(kept.read_text())
+    assert (other["model"], model["model"]) == ("other", "m")
+    assert model["equal_weights"]
+    assert (model["inside"], model["rates"], model["largest_difference"]) == (4, 4, 0.0)
+    assert _reproduced([model]) == [
+        "Trained again from scratch in 1.5 minutes on abacus (torch 2, transformers 5): m: 100.0% "
+        "of 4 rates within the 95% interval of the card; largest difference 0.000; weights equal "
+        "to the bit."
+    ]
 
 
 def test_the_command_of_the_readme_runs_on_the_stored_models(tmp_path):
