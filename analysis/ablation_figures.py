@@ -18,6 +18,7 @@ from matplotlib.figure import Figure
 from analysis.ablation_tables import setting_text
 from analysis.ablations import PLAIN, pareto
 from analysis.judging import BOUNDS
+from analysis.rules import TAKES_OVER
 
 #: What a row says first, in the order of a bar.
 SAID = {"right": "C2", "own image": "C0", "unknown": "C3", "other": "0.75"}
@@ -210,16 +211,21 @@ def adaptive_figure(curves: pd.DataFrame) -> Figure:
     """Accuracy of branching only where plain decoding is unsure, against what it costs.
 
     Args:
-        curves: of `analysis.ablations.adaptive_curve`, with columns model and case.
+        curves: of `analysis.ablation_tables.adaptive_frame`.
     """
     figure, panels = _panels(curves)
     for axes, model, case in panels:
         part = _of(curves, model, case)
-        inside = part[np.isfinite(part["threshold"])]
-        axes.plot(inside["rows"], inside["value"], color="C0", lw=1.2, label="adaptive")
-        for name, marker, row in (("plain", "o", 0), ("always FOCUS", "s", -1)):
-            axes.plot(part["rows"].iloc[row], part["value"].iloc[row], ls="none", marker=marker,
-                      color="0.25", ms=4.5, label=name)  # fmt: skip
+        axes.plot(part["rows"].iloc[0], part["value"].iloc[0], ls="none", marker="o", color="0.25",
+                  ms=4.5, label="plain")  # fmt: skip
+        for i, (rule, curve) in enumerate(part.groupby("rule", sort=False)):
+            inside = curve[np.isfinite(curve["threshold"])]
+            axes.plot(
+                inside["rows"], inside["value"], color=f"C{i}", lw=1.2, label=setting_text(rule)
+            )
+            axes.plot(curve["rows"].iloc[-1], curve["value"].iloc[-1], ls="none", marker="s",
+                      color=f"C{i}", ms=4.5,
+                      label=f"always {setting_text(TAKES_OVER[str(rule)])}")  # fmt: skip
     _finish(figure, "rows per question", "accuracy")
     return figure
 

@@ -22,11 +22,17 @@ from analysis.ablations import (
     values_of,
 )
 from analysis.comparisons import compare, selected
+from analysis.rules import TAKES_OVER, rows_of
 from focus.zoo.answers import CANDIDATES, VOCABULARY
 
 #: Most lines of a table in the terminal.
 SCREEN = 30
-NAMES = {"sum": "FOCUS (sum)", "routed": "routed FOCUS"}
+NAMES = {
+    "sum": "FOCUS (sum)",
+    "routed": "routed FOCUS",
+    "adaptive_focus": "adaptive FOCUS",
+    "adaptive_routed": "adaptive routed FOCUS",
+}
 READ = {VOCABULARY: "as generated text", CANDIDATES: "as a ranking of the candidates"}
 
 
@@ -172,7 +178,8 @@ def adaptive_frame(records: Iterable[Record], *, reading: str = VOCABULARY) -> p
     """Accuracy-cost curves of adaptive FOCUS, worlds put together.
 
     Returns:
-        Columns of `analysis.ablations.adaptive_curve`, model and case (kind, number of images).
+        Columns of `analysis.ablations.adaptive_curve`, model, case (kind, number of images) and
+        rule (adaptive FOCUS, or its routed form).
     """
     lines: dict[tuple[Any, ...], Record] = {
         (line["model"], line["questions"], line["rule"]): line
@@ -181,17 +188,18 @@ def adaptive_frame(records: Iterable[Record], *, reading: str = VOCABULARY) -> p
     }
     groups: dict[tuple[Any, ...], list[tuple[np.ndarray, ...]]] = {}
     for (model, questions, rule), line in lines.items():
-        if rule != "adaptive_focus":
+        if rule not in TAKES_OVER:
             continue
-        plain, focus = (lines[model, questions, name] for name in (PLAIN, "sum"))
-        groups.setdefault((model, line["kind"], line["num_images"]), []).append(
+        plain, focus = (lines[model, questions, name] for name in (PLAIN, TAKES_OVER[rule]))
+        groups.setdefault((model, line["kind"], line["num_images"], rule), []).append(
             (np.array(line["margins"]), values_of(plain), values_of(focus))
         )
     curves = []
-    for (model, kind, number), parts in groups.items():
+    for (model, kind, number, rule), parts in groups.items():
         margins, plain_values, focus_values = (np.concatenate(x) for x in zip(*parts, strict=True))
-        curve = adaptive_curve(margins, plain_values, focus_values, num_branches=number)
-        curves.append(curve.assign(model=model, case=case_name(kind, number)))
+        rows = rows_of(TAKES_OVER[rule], number)
+        curve = adaptive_curve(margins, plain_values, focus_values, branched_rows=rows)
+        curves.append(curve.assign(model=model, case=case_name(kind, number), rule=rule))
     return pd.concat(curves, ignore_index=True) if curves else pd.DataFrame()
 
 

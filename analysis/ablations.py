@@ -250,7 +250,7 @@ def choose(scores: Mapping[float, float]) -> float:
 
 
 def adaptive_curve(
-    margins: np.ndarray, plain: np.ndarray, focus: np.ndarray, *, num_branches: int
+    margins: np.ndarray, plain: np.ndarray, focus: np.ndarray, *, branched_rows: int
 ) -> pd.DataFrame:
     """Accuracy against cost of branching only where plain decoding is unsure.
 
@@ -258,12 +258,12 @@ def adaptive_curve(
         margins: between the two most likely first tokens of plain decoding, per question.
         plain: accuracy of plain decoding, per question.
         focus: accuracy of FOCUS, per question.
-        num_branches: of a question.
+        branched_rows: rows of a question that branches, without the look at plain decoding.
 
     Returns:
         One row per threshold (from never to always): threshold, branched (share of the questions),
         rows (mean number of rows run) and value. A question branches where its margin is below the
-        threshold; it then costs the plain row, the branches and the reference.
+        threshold; it then costs the plain row and those of the branches.
     """
     thresholds = [0.0, *sorted(set(margins[margins > 0].tolist())), np.inf]
     rows = []
@@ -274,9 +274,9 @@ def adaptive_curve(
                 "threshold": threshold,
                 "branched": float(unsure.mean()),
                 # Where nothing is ever sure there is no need to look first.
-                "rows": num_branches + 1.0
+                "rows": float(branched_rows)
                 if threshold == np.inf
-                else 1 + float(unsure.mean()) * (num_branches + 1),
+                else 1 + float(unsure.mean()) * branched_rows,
                 "value": float(np.where(unsure, focus, plain).mean()),
             }
         )

@@ -62,6 +62,12 @@ WITH_PLAIN: frozenset[str] = frozenset(
 )
 
 
+#: The rule that takes over from plain decoding in each form of adaptive FOCUS.
+TAKES_OVER: Mapping[str, str] = MappingProxyType(
+    {"adaptive_focus": "sum", "adaptive_routed": "routed"}
+)
+
+
 def rows_of(name: str, num_branches: int) -> int:
     """Rows that a rule needs.
 

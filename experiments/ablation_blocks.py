@@ -14,7 +14,15 @@ import numpy as np
 from torch import Tensor
 
 from analysis.ablations import PLAIN
-from analysis.rules import RULES, Evidence, agreement, apply_rule, divergence, rows_of
+from analysis.rules import (
+    RULES,
+    TAKES_OVER,
+    Evidence,
+    agreement,
+    apply_rule,
+    divergence,
+    rows_of,
+)
 from experiments.ablation_cells import (
     Loaded,
     LogitStore,
@@ -31,7 +39,7 @@ from focus.records import digest
 from focus.zoo.answers import MARKS, READINGS, AnswerKey, read, right_probability
 
 CHOSEN = "chosen"
-EXTRAS = ("vcd", "single_image", "adaptive_focus")
+EXTRAS = ("vcd", "single_image", *TAKES_OVER)
 COLLECTIVE = ("counting", "odd", "same", "which")
 #: Part of every key: raise it when a cell's answers would come out otherwise.
 VERSION = 1
@@ -148,8 +156,8 @@ class Bench:
     def _extra_setting(self, model: Model, name: str, reading: str) -> float | None:
         if name == "vcd":
             return self.chooser.vcd(model, reading).alpha
-        if name == "adaptive_focus":
-            return self.chooser.threshold(model, "sum", reading)
+        if name in TAKES_OVER:
+            return self.chooser.threshold(model, TAKES_OVER[name], reading)
         return None
 
     def _computed(
@@ -213,8 +221,8 @@ class Bench:
             elif name == "single_image" and loaded.target(Rows()) is not None:
                 marks = read(self.store.single(model, questions), key, reading)
                 yield {**line, "marks": marks, "rows": 1}
-            elif name == "adaptive_focus":
-                yield {**line, **self._adaptive(model, questions, key, reading)}
+            elif name in TAKES_OVER:
+                yield {**line, **self._adaptive(model, questions, key, reading, TAKES_OVER[name])}
 
     def strategies(self, block: Block, model: Model, questions: Questions) -> list[dict[str, Any]]:
         """Lines of every strategy of a block, its setting chosen on dev; a note where it cannot."""
@@ -237,17 +245,17 @@ class Bench:
         return lines
 
     def _adaptive(
-        self, model: Model, questions: Questions, key: AnswerKey, reading: str
+        self, model: Model, questions: Questions, key: AnswerKey, reading: str, rule: str
     ) -> dict[str, Any]:
-        alpha = self.chooser.alpha(model, "sum", reading)
-        threshold = self.chooser.threshold(model, "sum", reading)
+        alpha = self.chooser.alpha(model, rule, reading)
+        threshold = self.chooser.threshold(model, rule, reading)
         evidence = self.store.evidence(model, questions, Rows())
-        margins, _, _ = adaptive_parts(self.store, model, questions, "sum", alpha, reading)
+        margins, _, _ = adaptive_parts(self.store, model, questions, rule, alpha, reading)
         both = [read(logits, key, reading)
-                for logits in (evidence.plain, apply_rule("sum", evidence, alpha))]  # fmt: skip
+                for logits in (evidence.plain, apply_rule(rule, evidence, alpha))]  # fmt: skip
         unsure = margins < threshold
         marks = "".join(np.where(unsure, list(both[1]), list(both[0])))
-        branched = len(evidence.branches) + 1
+        branched = rows_of(rule, len(evidence.branches))
         always = threshold == float("inf")
         return {
             "alpha": alpha,

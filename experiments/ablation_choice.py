@@ -77,7 +77,7 @@ class Chooser:
                 margins, plain, focus = adaptive_parts(
                     self.store, model, questions, rule, alpha, reading
                 )
-                curve = adaptive_curve(margins, plain, focus, num_branches=1)
+                curve = adaptive_curve(margins, plain, focus, branched_rows=2)
                 points = [curve[curve["threshold"] <= t]["value"].iloc[-1] for t in grid]
                 curves.append(points)
             means = np.mean(curves, axis=0)

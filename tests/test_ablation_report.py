@@ -13,7 +13,13 @@ import scipy.stats
 from rich.console import Console
 
 from analysis import claims, findings
-from analysis.ablation_figures import abstention_figure, cost_figure, heat_figure, lines_figure
+from analysis.ablation_figures import (
+    abstention_figure,
+    adaptive_figure,
+    cost_figure,
+    heat_figure,
+    lines_figure,
+)
 from analysis.ablation_tables import (
     adaptive_frame,
     cells_frame,
@@ -486,11 +492,24 @@ def test_adaptive_curves_run_from_plain_to_focus():
     records = [
         asked("q", size=4), line("q", "plain", "++--"), line("q", "sum", "-+++"),
         line("q", "adaptive_focus", "++--", margins=[0.9, 0.8, 0.1, 0.2]),
+        line("q", "routed", "-++-"),
+        line("q", "adaptive_routed", "++--", margins=[0.9, 0.8, 0.1, 0.2]),
     ]  # fmt: skip
-    curve = adaptive_frame(records)
-    assert curve["value"].tolist()[0] == 0.5
-    assert curve["value"].tolist()[-1] == 0.75
-    assert curve["value"].max() == 1.0  # branching where it is unsure
+    curves = dict(list(adaptive_frame(records).groupby("rule")))
+    assert list(curves) == ["adaptive_focus", "adaptive_routed"]
+    for (rule, curve), always, most, rows in zip(
+        curves.items(), (0.75, 0.5), (1.0, 0.75), (3, 4), strict=True
+    ):
+        assert curve["value"].tolist()[0] == 0.5, rule
+        assert curve["value"].tolist()[-1] == always
+        assert curve["value"].max() == most  # branching where it is unsure
+        assert curve["rows"].tolist()[0] == 1
+        assert curve["rows"].tolist()[-1] == rows
+    figure = adaptive_figure(adaptive_frame(records))
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == [
+        "plain", "adaptive FOCUS", "always FOCUS (sum)", "adaptive routed FOCUS",
+        "always routed FOCUS",
+    ]  # fmt: skip
 
 
 def many_models(number: int) -> list[str]:

@@ -11,6 +11,7 @@ from fixtures_embedded import SIZES
 from PIL import Image
 
 from analysis.ablations import PLAIN, of_kind, read_records
+from analysis.rules import apply_rule
 from experiments import ablate
 from experiments.ablation_blocks import Bench, Block
 from experiments.ablation_cells import (
@@ -230,7 +231,7 @@ def bench(tmp_path, tuning=(), alphas=(0.0, 0.7)) -> Bench:
 DEV = Questions("scenes", "indexed", "dev", 6)
 BLOCK = Block.of(
     {"questions": [{"kind": "indexed"}], "rules": ["sum", "anchored"], "temperatures": [0.2],
-     "extras": ["vcd", "single_image", "adaptive_focus"]}
+     "extras": ["vcd", "single_image", "adaptive_focus", "adaptive_routed"]}
 )  # fmt: skip
 
 
@@ -285,7 +286,8 @@ def test_lines_of_a_cell_are_what_the_rules_say(tmp_path, model):
     assert line["marks"] == read(logits, model.key(loaded), CANDIDATES)
     assert line["rows"] == 3
     rules = {r["rule"] for r in records}
-    assert rules == {*("sum", "anchored", "plain_matched", "vcd", "single_image", "adaptive_focus")}
+    extras = ("vcd", "single_image", "adaptive_focus", "adaptive_routed")
+    assert rules == {"sum", "anchored", "plain_matched", *extras}
     sampled = [r for r in records if r.get("temperature")]
     assert {r["rule"] for r in sampled} == {"sum", "anchored", "plain_matched"}
     assert all(0 <= score <= 1000 for r in sampled for score in r["scores"])
@@ -304,6 +306,12 @@ def test_adaptive_answers_are_plain_where_it_is_sure(tmp_path, model, monkeypatc
             other = lines["sum", reading] if threshold else plain_line[reading]
             assert adaptive["marks"] == other["marks"]
             assert adaptive["rows"] == rows
+            routed = lines["adaptive_routed", reading]
+            alpha = cells.chooser.alpha(model, "routed", reading)
+            logits = apply_rule("routed", cells.store.evidence(model, questions, Rows()), alpha)
+            marks = read(logits, model.key(load_questions(questions)), reading)
+            assert routed["marks"] == (marks if threshold else plain_line[reading]["marks"])
+            assert routed["rows"] == (rows + 1 if threshold else rows)
 
 
 def test_what_rows_say_is_counted_by_role(tmp_path, model):

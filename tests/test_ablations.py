@@ -173,7 +173,7 @@ def test_the_smallest_of_the_best_settings_is_chosen():
 
 def test_adaptive_curve_runs_from_plain_to_always():
     curve = adaptive_curve(
-        np.array([0.1, 0.9]), np.array([0.0, 1.0]), np.array([1.0, 0.0]), num_branches=2
+        np.array([0.1, 0.9]), np.array([0.0, 1.0]), np.array([1.0, 0.0]), branched_rows=3
     )
     assert curve["threshold"].tolist() == [0.0, 0.1, 0.9, math.inf]
     assert curve["value"].tolist() == [0.5, 0.5, 1.0, 0.5]

@@ -473,6 +473,8 @@ class TestAdaptiveFocus:
             "encode_batch": 3,
         }
         assert AdaptiveFocus(**changed).focus == Focus(**changed)
+        mixed = {k: v for k, v in changed.items() if k not in ("beta", "aggregation")}
+        assert AdaptiveFocus(routed=True, **mixed).focus == RoutedFocus(**mixed)
         assert set(changed) == {field.name for field in dataclasses.fields(Focus)}
 
     @pytest.mark.parametrize(
@@ -482,12 +484,35 @@ class TestAdaptiveFocus:
             *(("margin", value) for value in ("entropy", None)),
             ("alpha", -1),
             ("noise", "black"),
+            ("routed", 1),
         ],
     )
     def test_bad_values_are_named(self, name, value):
         with pytest.raises(InvalidValueError, match=rf"^{name}=.* must be "):
             AdaptiveFocus(**{name: value})
         assert AdaptiveFocus(threshold=1.5, margin="logit")
+
+    @pytest.mark.parametrize("ignored", [{"beta": 0.1}, {"aggregation": "max"}])
+    def test_settings_that_a_mixture_has_no_use_for_are_refused(self, ignored):
+        assert AdaptiveFocus(**ignored)
+        with pytest.raises(InvalidValueError, match=f"{next(iter(ignored))}=.*routed"):
+            AdaptiveFocus(routed=True, **ignored)
+
+    def test_routed_it_answers_as_routed_focus_where_plain_decoding_is_unsure(
+        self, vlm, ask, words_only
+    ):
+        def decode(strategy):
+            return strategy.decode(vlm, ask(3), SHORT, keep_logits="all", **words_only)
+
+        unsure, routed = (
+            decode(AdaptiveFocus(threshold=1e6, margin="logit", routed=True)),
+            decode(RoutedFocus()),
+        )
+        assert_same(unsure, routed, exact=False)
+        assert unsure.num_rows == 1 + routed.num_rows
+        assert unsure.num_encoded == routed.num_encoded  # clean images are encoded once
+        sure = decode(AdaptiveFocus(threshold=1e-9, margin="logit", routed=True))
+        assert_same(sure, decode(Vanilla()))
 
 
 class TestRemembering:

@@ -5,7 +5,7 @@ p the plain model's distribution of the first token, and p_1 >= p_2 its largest 
 
     margin m = p_1 - p_2            (probability)
              = log p_1 - log p_2    (logit: l_1 - l_2, the log-odds of the two)
-    m <  threshold    the answer is FOCUS's, from its first token on
+    m <  threshold    the answer is FOCUS's (or routed FOCUS's), from its first token on
     m >= threshold    the answer is plain decoding's
 
 The margin is that of the model itself: before temperature, top-p and logits processors. One
@@ -15,7 +15,8 @@ and infinity is FOCUS, neither with a pass that it does not need.
 Cost: sure, that of plain decoding: one row, N encodings. Unsure, FOCUS's and the plain prefill
 besides: |T| + 2 rows, of which the plain one never decodes a token. The branches reuse the clean
 images of the plain pass, so encodings are FOCUS's own and the N - |T| images that no branch shows
-clean (`prefill` ``naive`` shares nothing: N more).
+clean (`prefill` ``naive`` shares nothing: N more). Routed, the plain row is run with the branches
+too, to weigh them at every token: |T| + 3 rows.
 
 Cannot help where the plain model is sure and wrong: leakage that it never doubts stays. Where an
 answer's first token decides nothing ("The ..."), the margin measures the wrong token.
@@ -34,6 +35,7 @@ from focus.branches import SharingScope
 from focus.decoding.base import AbstractDecoding, Decoded, GenerationSettings, Request
 from focus.decoding.focus import Focus
 from focus.decoding.reuse import remembering
+from focus.decoding.routed_focus import RoutedFocus
 from focus.decoding.rows import clean_rows, decode_rows
 from focus.decoding.vanilla import Vanilla
 from focus.errors import InvalidValueError
@@ -52,11 +54,14 @@ class AdaptiveFocus(AbstractDecoding):
         threshold: margin below which branches are run; 0 never, infinity always. To be tuned on
             dev.
         margin: of the two most likely first tokens: difference in ``probability`` or in ``logit``.
+        routed: mix the branches as `RoutedFocus` does, which has no use for `beta` and
+            `aggregation`.
         alpha, beta, aggregation, noise, sharing, targets, prefill, encode_batch: see `Focus`.
     """
 
     threshold: float = 0.5
     margin: Margin = "probability"
+    routed: bool = False
     alpha: float = 0.3
     beta: float = 0.0
     aggregation: str = "sum"
@@ -78,21 +83,28 @@ class AdaptiveFocus(AbstractDecoding):
             if self.margin == "logit":
                 accepted = "a number of at least 0, infinity included"
             raise InvalidValueError("threshold", self.threshold, accepted)
+        if not isinstance(self.routed, bool):
+            raise InvalidValueError("routed", self.routed, "true or false")
         _ = self.focus  # refuses bad settings of the branches now, not at the first unsure answer
+        for name, off in (("beta", 0), ("aggregation", "sum")):
+            if self.routed and getattr(self, name) != off:
+                accepted = f"{off!r} where routed=True, which mixes the branches in its own way"
+                raise InvalidValueError(name, getattr(self, name), accepted)
 
     @property
-    def focus(self) -> Focus:
+    def focus(self) -> Focus | RoutedFocus:
         """The strategy that takes over."""
-        return Focus(
-            alpha=self.alpha,
-            beta=self.beta,
-            aggregation=self.aggregation,
-            noise=self.noise,
-            sharing=self.sharing,
-            targets=self.targets,
-            prefill=self.prefill,
-            encode_batch=self.encode_batch,
-        )
+        rows: dict[str, Any] = {
+            "alpha": self.alpha,
+            "noise": self.noise,
+            "sharing": self.sharing,
+            "targets": self.targets,
+            "prefill": self.prefill,
+            "encode_batch": self.encode_batch,
+        }
+        if self.routed:
+            return RoutedFocus(**rows)
+        return Focus(beta=self.beta, aggregation=self.aggregation, **rows)
 
     def decode(
         self,
