@@ -184,6 +184,11 @@ VIEWS: dict[str, View] = {
             "adaptive": _adaptive,
         },
     ),
+    "benchmarks": View(
+        "All strategies on the other kinds of questions",
+        ("num_images", "rule"),
+        {f"difference-{reading}": _map("rule", reading) for reading in READINGS},
+    ),
     "noise": View(
         "Noise types and scales",
         ("noise", "scale"),

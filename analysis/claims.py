@@ -113,7 +113,7 @@ CLAIMS = (
         in_both_readings(
             gain("strategies", "indexed", "indexed questions"),
             gain("strategies", "matching", PAIRS, across="world"),
-            gain("strategies", ["probe", "which"], "probes and which-image", across="kind"),
+            gain("domains", ["probe", "which"], "probes and which-image", across="kind"),
         ),
         "Models of one or two million parameters that this project trained. Whether large models "
         "abstain where they cannot see is not known from here.",
