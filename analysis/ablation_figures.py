@@ -231,7 +231,7 @@ def adaptive_figure(curves: pd.DataFrame) -> Figure:
 
 
 def abstention_figure(points: pd.DataFrame) -> Figure:
-    """What FOCUS gains against how often off-target branches abstain, for sum and maximum.
+    """What FOCUS gains against how often off-target branches abstain, a panel for each rule.
 
     Args:
         points: of `analysis.findings.abstention_points`: rule, unknown, delta with interval,

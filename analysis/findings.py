@@ -132,15 +132,15 @@ def abstention_points(records: Sequence[Record], reading: str = VOCABULARY) -> p
     """What FOCUS gains on indexed questions beside how often off-target branches abstain.
 
     Returns:
-        Columns rule (the sum and the maximum), model, world, num_images, unknown (share of the
-        off-target branches), and the difference to plain decoding with its interval.
+        Columns rule (the sum, the maximum and routed FOCUS), model, world, num_images, unknown
+        (share of the off-target branches), and the difference to plain decoding with its interval.
     """
     labels = ["model", "world", "num_images"]
     shares = role_shares(records, labels)
     if shares.empty:
         return shares
     shares = shares[shares["role"] == "off target"]
-    first = {"rule": [PUBLISHED, "max"], "kind": "indexed", "split": "test"}
+    first = {"rule": [PUBLISHED, "max", "routed"], "kind": "indexed", "split": "test"}
     found = compare(records, first, {"rule": PLAIN}, by=("rule", *labels), reading=reading)
     return found.merge(shares[[*labels, "unknown"]], on=labels) if len(found) else found
 
@@ -162,10 +162,13 @@ def abstention_sentence(points: pd.DataFrame) -> str:
     return f"Over {n} points (model, world, number of images): {'; '.join(parts)}.{tied}"
 
 
+SHOWN = {PLAIN: "plain", PUBLISHED: "sum", "max": "maximum", "routed": "routed FOCUS"}
+
+
 def number_sentence(
     records: Sequence[Record], kinds: Mapping[str, str], reading: str = VOCABULARY
 ) -> list[str]:
-    """How sum and maximum fare on indexed questions from the fewest to the most images."""
+    """How each of `SHOWN` fares on indexed questions, from the fewest to the most images."""
     lines = [r for r in records if r.get("kind") == "indexed" and r.get("world") != "clips"]
     dials = ("world", "similarity", "alpha", "size", "setting")
     frame = answers_frame(lines, metric=HEADLINE, pooled=dials)
@@ -179,7 +182,7 @@ def number_sentence(
         few, many = int(part["num_images"].min()), int(part["num_images"].max())
         texts = [
             f"{name} {mean[rule, few]:.3f} to {mean[rule, many]:.3f}"
-            for rule, name in ((PLAIN, "plain"), (PUBLISHED, "sum"), ("max", "maximum"))
+            for rule, name in SHOWN.items()
             if (rule, few) in mean and (rule, many) in mean
         ]
         number = part["model"].nunique()
