@@ -13,6 +13,7 @@ from analysis.ablation_tables import (
     cost_points,
     difference,
     markdown,
+    proportion,
     setting_text,
 )
 from analysis.ablations import HEADLINE, PLAIN, Record, answers_frame, of_kind, pareto
@@ -211,6 +212,31 @@ ROUTED = in_both_readings(
     Test("routed minus plain, minimal pairs (image score)", "domains",
          {"rule": "routed", "kind": "matching"}, across="world", aim=ABOVE),
 )  # fmt: skip
+
+
+def headline_table(records: Sequence[Record], kinds: Mapping[str, str]) -> str:
+    """Plain decoding and the rules of `SHOWN` on two images, per model and kind of questions.
+
+    Accuracy of the generated text or, of minimal pairs, image score, all worlds put together.
+
+    Args:
+        records: of the experiment ``domains``.
+        kinds: ``abstaining`` or ``answering`` by model.
+    """
+    dials = ("world", "similarity", "alpha", "setting", "size")
+    asked = [r for r in records if r.get("reading", VOCABULARY) == VOCABULARY]
+    frame = answers_frame(asked, metric=HEADLINE, pooled=dials).set_index("rule")
+    lines = []
+    for kind, name in (("indexed", "indexed"), ("matching", "minimal pairs")):
+        for model in sorted(kinds, key=lambda each: (kinds[each], each)):
+            part = frame[(frame["kind"] == kind) & (frame["model"] == model)]
+            if part.empty:
+                continue
+            line = {"questions": name, "model": model, "n": str(part["n"].min())}
+            for rule in SHOWN:
+                line[setting_text(rule)] = proportion(part.loc[rule])
+            lines.append(line)
+    return markdown(pd.DataFrame(lines))
 
 
 def judged_table(judged: pd.DataFrame) -> str:

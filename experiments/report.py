@@ -1,4 +1,4 @@
-"""Renews the demo's table and figures in the documentation from its committed records.
+"""Renews the README's tables and the demo's figures from committed records.
 
     python -m experiments.report           (make report)
 
@@ -21,14 +21,18 @@ from analysis.figures import (
     contrast_weight_figure,
     save_figure,
 )
+from analysis.findings import headline_table
 from analysis.leakage import row_behaviour
 from analysis.tables import bench_markdown, paired_markdown, summarise
+from experiments import ablation_report
 from focus.records import Record, read_records
 
 ROOT = Path(__file__).resolve().parent.parent
 DEMO = ROOT / "docs" / "demo"
 RECORDS = DEMO / "records.jsonl.gz"
 BENCH = ROOT / "docs" / "bench" / "bench.json"
+ABLATIONS, WEIGHTS = ROOT / "docs" / "ablations", ROOT / "focus" / "zoo" / "weights"
+RULES = "domains"  # the ablation with every rule of the README's table
 
 
 def main() -> None:
@@ -54,11 +58,21 @@ def demo_rows() -> list[dict[str, Any]]:
     return summarise(demo_records())
 
 
+@functools.cache
+def ablation_records() -> tuple[list[Record], dict[str, str]]:
+    """Records of the ablation over all worlds, and which of its models abstain."""
+    records = ablation_report.read_experiments(ABLATIONS)[RULES]
+    names = ablation_report.names_of({RULES: records})
+    return records, ablation_report.model_kinds(WEIGHTS, names)
+
+
 def with_tables(text: str) -> str:
     """`text` with the tables of the committed records between their markers."""
     demo = paired_markdown(demo_rows())
     bench = bench_markdown(json.loads(BENCH.read_text(encoding="utf-8"))["rows"])
-    for name, table in (("demo table", demo), ("bench table", bench)):
+    rules = headline_table(*ablation_records())
+    tables = {"demo table": demo, "rules table": rules, "bench table": bench}
+    for name, table in tables.items():
         start, end = f"<!-- {name} -->", f"<!-- end of {name} -->"
         before, _, rest = text.partition(start)
         text = f"{before}{start}\n{table}\n{end}{rest.partition(end)[2]}"

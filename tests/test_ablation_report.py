@@ -481,6 +481,25 @@ def test_worlds_are_put_together_unless_the_page_tells_them_apart():
     assert set(apart["n"]) == {20}
 
 
+def test_the_table_of_the_readme_has_a_line_per_model_and_kind():
+    indexed = [asked("q"), *(
+        line("q", rule, marks, model)
+        for model in ("b-answering", "a-abstaining")
+        for rule, marks in (("plain", "+-" * 10), ("sum", "-" * 20), ("max", "+-" * 10),
+                            ("routed", "+" * 20))
+    )]  # fmt: skip
+    ranked = [{**r, "reading": CANDIDATES} for r in of_kind(indexed, "answers")]
+    lines = findings.headline_table([*indexed, *ranked], KINDS).splitlines()
+    header, first, second = lines[0], *lines[2:]
+    assert [cell.strip() for cell in header.split("|")[1:-1]] == [
+        "questions", "model", "n", "plain", "FOCUS (sum)", "max", "routed FOCUS",
+    ]  # fmt: skip
+    assert re.search(
+        r"indexed .* a-abstaining .* 20 .* 0.500 .* 0.000 \(-0.500.* 1.000 \(\+", first
+    )
+    assert "b-answering" in second
+
+
 def test_a_label_counts_only_questions_that_have_it():
     records = [asked("q") | {"target": [None] * 10 + [0, 1] * 5}, line("q", "sum", "-+" * 10)]
     frame = label_frame(records, "target").set_index("label")
