@@ -10,6 +10,7 @@ claim of the paper.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from omegaconf import DictConfig
 
 from analysis.ablation_figures import abstention_figure
 from analysis.ablation_tables import READ, cells_frame, markdown, seed_frame, tables_markdown
-from analysis.ablation_views import VIEWS, View, pooled_frame
+from analysis.ablation_views import VIEWS, pooled_frame
 from analysis.ablations import Record, of_kind, read_records
 from analysis.claims import CLAIMS, outcome, sentence
 from analysis.figures import save_figure
@@ -35,7 +36,7 @@ from analysis.judging import judge
 from analysis.results import ABSTENTION_FIGURE, results_document
 from analysis.zoo import kind_of, read_models
 from experiments.config import entry_point
-from experiments.evaluation import make_console
+from experiments.evaluation import make_console, progress_bars
 from focus.zoo.answers import READINGS
 
 SUFFIX = ".jsonl.gz"
@@ -51,9 +52,17 @@ def main(config: DictConfig) -> None:
     records = read_experiments(folder)
     kinds = model_kinds(Path(config.weights), names_of(records))
     records = {name: ordered(each, kinds) for name, each in records.items()}
-    for name, each in records.items():
-        with console.status(f"{name}: tables and figures"):
-            write_experiment(folder, name, VIEWS[name], each, kinds)
+    # Experiments have nothing in common here, and their intervals take minutes.
+    with (
+        ProcessPoolExecutor(config.workers, initializer=mpl.use, initargs=("Agg",)) as pool,
+        progress_bars(console) as progress,
+    ):
+        pages = [
+            pool.submit(write_experiment, folder, name, each, kinds)
+            for name, each in sorted(records.items(), key=lambda item: -len(item[1]))
+        ]
+        for page in progress.track(as_completed(pages), len(pages), description="pages"):
+            page.result()
     with console.status("results"):
         document.parent.mkdir(parents=True, exist_ok=True)
         document.write_text(results_document(records, kinds), encoding="utf-8")
@@ -101,9 +110,10 @@ def ordered(records: Iterable[Record], kinds: Mapping[str, str]) -> list[Record]
 
 
 def write_experiment(
-    folder: Path, name: str, view: View, records: list[Record], kinds: Mapping[str, str]
+    folder: Path, name: str, records: list[Record], kinds: Mapping[str, str]
 ) -> None:
-    """Writes the tables and figures of one experiment."""
+    """Writes the tables and figures of one experiment, as `VIEWS` has them."""
+    view = VIEWS[name]
     cells_frame(records).to_csv(folder / f"{name}.csv", index=False, float_format="%.5f")
     pooled = pooled_frame(records, view)
     judged = judgements(records) if name == "rules" else {}
