@@ -18,6 +18,8 @@ from focus.errors import InvalidValueError
 from focus.randomness import generator
 
 RESAMPLES = 10_000
+#: Expected scores are nearly all distinct: fewer resamples then, but never less than a thousand.
+MOST_COUNTS = 1_000_000
 
 
 def mean_interval(
@@ -53,7 +55,9 @@ def mean_interval(
     # Rounded, so that sums that differ in their last bit count as one kind of unit.
     kinds, counts = np.unique(np.stack([sums.round(9), sizes]), axis=1, return_counts=True)
     draws = generator(seed, "multinomial bootstrap").multinomial(
-        len(sums), counts / len(sums), size=RESAMPLES
+        len(sums),
+        counts / len(sums),
+        size=min(RESAMPLES, max(1000, MOST_COUNTS // len(counts))),
     )
     tail = (1 - level) / 2
     low, high = np.quantile((draws @ kinds[0]) / (draws @ kinds[1]), [tail, 1 - tail])
