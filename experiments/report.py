@@ -15,6 +15,7 @@ from typing import Any
 import matplotlib as mpl
 import pandas as pd
 
+from analysis import ablations
 from analysis.figures import (
     accuracy_figure,
     behaviour_figure,
@@ -61,7 +62,7 @@ def demo_rows() -> list[dict[str, Any]]:
 @functools.cache
 def ablation_records() -> tuple[list[Record], dict[str, str]]:
     """Records of the ablation over all worlds, and which of its models abstain."""
-    records = ablation_report.read_experiments(ABLATIONS)[RULES]
+    records = ablations.read_records(ABLATIONS / f"{RULES}{ablation_report.SUFFIX}")
     names = ablation_report.names_of({RULES: records})
     return records, ablation_report.model_kinds(WEIGHTS, names)
 
