@@ -13,10 +13,12 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
+from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 
-from analysis.ablation_tables import setting_text
+from analysis.ablation_tables import condition_name, setting_text, sorted_settings
 from analysis.ablations import PLAIN, pareto
+from analysis.comparisons import HOLDS, OPEN, REVERSED
 from analysis.judging import BOUNDS
 from analysis.rules import TAKES_OVER
 
@@ -53,12 +55,13 @@ def lines_figure(
     figure, panels = _panels(frame)
     for axes, model, case in panels:
         part = _of(varied, model, case)
-        levels = _levels(varied.loc[varied["case"] == case, x])
+        levels = sorted_settings(varied.loc[varied["case"] == case, x])
         for i, name in enumerate(hues):
             points = part[part[hue] == name].sort_values(x, kind="stable")
             at = points[x].to_numpy(float) if numeric else _places(points[x], levels, i, len(hues))
             axes.errorbar(
-                at, points[value], yerr=_ends(points, value, low, high), label=setting_text(name),
+                at, points[value], yerr=_ends(points, value, low, high),
+                label=condition_name(hue, name),
                 color="0.25" if name == PLAIN else palette[name], capsize=1.5, elinewidth=0.8,
                 marker=MARKERS[i % len(MARKERS)], markersize=3.5, lw=1.2,
                 ls=("--" if name == PLAIN else "-") if numeric else "none",
@@ -142,13 +145,14 @@ def rows_figure(rows: pd.DataFrame, x: str, *, label: str = "") -> Figure:
         label: of the horizontal axis; `x` without one.
     """
     order = ("plain", "on target", "off target", "branch", "reference")
-    rows = rows.assign(case=pd.Categorical(rows["role"], order).remove_unused_categories())
-    rows = rows.sort_values("case", kind="stable")
-    levels = _levels(rows[x])
+    levels = sorted_settings(rows[x])
+    rows = rows.assign(
+        level=rows[x], case=pd.Categorical(rows["role"], order).remove_unused_categories()
+    ).sort_values("case", kind="stable")
     step = 1 if len(levels) <= TICKS else 2  # or labels would run into each other
     figure, panels = _panels(rows)
     for axes, model, role in panels:
-        counts = _of(rows, model, role).groupby(x)[["total", "right", "own", "unknown"]].sum()
+        counts = _of(rows, model, role).groupby("level")[["total", "right", "own", "unknown"]].sum()
         counts = counts.reindex(levels)
         bottom = np.zeros(len(levels))
         for name, colour in SAID.items():
@@ -262,6 +266,42 @@ def abstention_figure(points: pd.DataFrame) -> Figure:
     return figure
 
 
+#: Colours of a claim that holds, is reversed or stays open.
+WORDS = {HOLDS: "C2", REVERSED: "C3", OPEN: "0.85"}
+
+
+def verdict_figure(frame: pd.DataFrame) -> Figure:
+    """What became of every claim on every model: tests down, models across.
+
+    Args:
+        frame: of `analysis.verdicts.verdict_frame`. The number in a field is the difference that
+            its word is made from.
+    """
+    sns.set_theme(style="white", context="paper")
+    models = list(dict.fromkeys(frame["model"]))
+    tests = list(dict.fromkeys(zip(frame["claim"], frame["label"], strict=True)))
+    figure, axes = plt.subplots(
+        figsize=(6.6 + 0.55 * len(models), 1.6 + 0.22 * len(tests)), layout="constrained"
+    )
+    grid = np.full((len(tests), len(models)), np.nan)
+    for row in frame.to_dict("records"):
+        at = tests.index((row["claim"], row["label"])), models.index(row["model"])
+        grid[at] = list(WORDS).index(row["word"])
+        axes.text(at[1], at[0], f"{row['delta']:+.2f}", ha="center", va="center", fontsize=6.5)
+    palette = ListedColormap([sns.light_palette(WORDS[HOLDS])[3],
+                              sns.light_palette(WORDS[REVERSED])[3], WORDS[OPEN]])  # fmt: skip
+    axes.imshow(grid, cmap=palette, vmin=0, vmax=len(WORDS) - 1, aspect="auto")
+    for k in range(1, len(tests)):
+        if tests[k][0] != tests[k - 1][0]:  # another claim
+            axes.axhline(k - 0.5, color="0.25", lw=0.8)
+    axes.set_xticks(range(len(models)), models, rotation=45, ha="right", fontsize=7.5)
+    axes.set_yticks(range(len(tests)), [f"{n}. {label}" for n, label in tests], fontsize=7)
+    for k, name in enumerate(WORDS):
+        axes.plot([], [], ls="none", marker="s", color=palette(k), ms=8, label=name)
+    _legend(figure)
+    return figure
+
+
 def _panels(
     frame: pd.DataFrame, *, height: float = 1.6, width: float = 2.3
 ) -> tuple[Figure, Iterator[tuple[Any, str, str]]]:
@@ -299,12 +339,6 @@ def _panels(
 
 def _of(frame: pd.DataFrame, model: str, case: str) -> pd.DataFrame:
     return frame[(frame["model"] == model) & (frame["case"] == case)]
-
-
-def _levels(column: pd.Series) -> list[Any]:
-    """Values of an axis: numbers by size, names as they come."""
-    levels = list(dict.fromkeys(column))
-    return sorted(levels) if pd.api.types.is_numeric_dtype(column) else levels
 
 
 def _places(column: pd.Series, levels: Sequence[Any], i: int, hues: int) -> np.ndarray:

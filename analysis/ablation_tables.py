@@ -32,6 +32,7 @@ NAMES = {
     "routed": "routed FOCUS",
     "adaptive_focus": "adaptive FOCUS",
     "adaptive_routed": "adaptive routed FOCUS",
+    "plain_matched": "plain, matched temperature",
 }
 READ = {VOCABULARY: "as generated text", CANDIDATES: "as a ranking of the candidates"}
 
@@ -103,6 +104,22 @@ def setting_text(value: Any) -> str:
     if pd.isna(value):
         return ""
     return f"{value:g}" if isinstance(value, float) else NAMES.get(value, str(value))
+
+
+def condition_name(across: str, value: Any) -> str:
+    """Name of a column: names stand for themselves, numbers need theirs.
+
+    >>> condition_name("num_images", 2), condition_name("noise", "black")
+    ('num images 2', 'black')
+    """
+    text = setting_text(value)
+    return text if isinstance(value, str) else f"{across.replace('_', ' ')} {text}"
+
+
+def sorted_settings(column: pd.Series) -> list[Any]:
+    """Values of a column, numbers by size and names as they come."""
+    values = list(dict.fromkeys(column))
+    return sorted(values) if pd.api.types.is_numeric_dtype(column) else values
 
 
 def run_table(records: Iterable[Record], name: str, rows: Mapping[str, Any]) -> Table:

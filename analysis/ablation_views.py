@@ -62,8 +62,9 @@ def _greedy(pooled: pd.DataFrame, reading: str = VOCABULARY) -> pd.DataFrame:
     return pooled[(pooled["reading"] == reading) & pooled["temperature"].isna()]
 
 
-def _only(frame: pd.DataFrame, **settings: Any) -> pd.DataFrame:
-    """Plain decoding, and the lines with these settings."""
+def _only(frame: pd.DataFrame, *, case: str | None = None, **settings: Any) -> pd.DataFrame:
+    """Plain decoding, and the lines with these settings; of one set of questions if it is named."""
+    frame = frame if case is None else frame[frame["case"] == case]
     for name, value in settings.items():
         frame = frame[(frame["rule"] == PLAIN) | (frame[name] == value)]
     return frame
@@ -101,10 +102,12 @@ def _world_map(rule: str) -> Draw:
 
 
 def _rows(x: str, label: str = "", **only: Any) -> Draw:
-    """What rows say, on the sets of questions with the fewest images."""
+    """What rows say, all worlds and rules put together."""
 
     def draw(records: list[Record], pooled: pd.DataFrame) -> Figure | None:
         rows = pd.DataFrame(of_kind(records, "rows"))
+        asked = [case_name(*each) for each in zip(rows["kind"], rows["num_images"], strict=True)]
+        rows = rows.assign(case=asked)
         for name, value in only.items():
             rows = rows[rows[name] == value]
         return rows_figure(rows, x, label=label) if len(rows) else None
@@ -242,14 +245,15 @@ VIEWS: dict[str, View] = {
     "domains": View(
         "Domains",
         ("world", "num_images", "rule"),
-        {"sum": _world_map("sum"), "max": _world_map("max")},
+        {rule: _world_map(rule) for rule in ("sum", "max", "routed")},
     ),
     "similarity": View(
         "Similar images",
         ("num_images", "similarity", "rule"),
         {
             "accuracy": _lines("similarity", label="attributes that the images share"),
-            "rows": _rows("similarity", "attributes that the images share", kind="indexed"),
+            "rows": _rows("similarity", "attributes that the images share",
+                          case="indexed, N = 2"),
         },
     ),
     "correlated": View(
@@ -266,7 +270,7 @@ VIEWS: dict[str, View] = {
         ("num_images", "rule"),
         {
             "answers": _labelled("answer", "right answer", kind=("counting", "odd", "same")),
-            "rows": _rows("kind", "kind of question"),
+            "rows": _rows("case", "kind of question"),
         },
     ),
     "sampling": View(

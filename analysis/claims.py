@@ -15,7 +15,7 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.ablation_tables import difference, markdown, setting_text
+from analysis.ablation_tables import condition_name, difference, markdown, sorted_settings
 from analysis.ablations import HEADLINE, PLAIN, Record, of_kind
 from analysis.comparisons import (
     ABOVE,
@@ -124,12 +124,17 @@ CLAIMS = (
         "holds where the other strategy is below.",
         tuple(
             Test(
-                f"other strategy minus FOCUS, {label}", "strategies",
+                f"other strategy minus FOCUS, {label}", experiment,
                 {"rule": ["vcd", "sofa", "delimiter_scaling", "block_attention",
                           "caption_then_answer"], "kind": kind},
                 FOCUS, across="rule", aim=BELOW, every=True,
             )
-            for kind, label in (("indexed", "indexed questions"), ("matching", PAIRS))
+            for experiment, kind, label in (
+                ("strategies", "indexed", "indexed questions"),
+                ("strategies", "matching", PAIRS),
+                ("benchmarks", ["probe", "which"], "probes and which-image"),
+                ("benchmarks", ["same", "odd", "counting"], "questions that need several images"),
+            )
         ),
         "The others were made for large models.",
     ),
@@ -314,22 +319,6 @@ def outcome_table(found: Outcome, kinds: Mapping[str, str]) -> str:
             str(words.count(each)) for each in (HOLDS, REVERSED, OPEN)
         )
     return markdown(pd.DataFrame([*lines, counts]).fillna(""))
-
-
-def condition_name(across: str, value: Any) -> str:
-    """Name of a column: names stand for themselves, numbers need theirs.
-
-    >>> condition_name("num_images", 2), condition_name("noise", "black")
-    ('num images 2', 'black')
-    """
-    text = setting_text(value)
-    return text if isinstance(value, str) else f"{across.replace('_', ' ')} {text}"
-
-
-def sorted_settings(column: pd.Series) -> list[Any]:
-    """Values of a column, numbers by size and names as they come."""
-    values = list(dict.fromkeys(column))
-    return sorted(values) if pd.api.types.is_numeric_dtype(column) else values
 
 
 def because(found: Outcome, records: Sequence[Record]) -> str:

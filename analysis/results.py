@@ -10,7 +10,7 @@ from itertools import chain
 
 from analysis.ablation_tables import READ
 from analysis.ablations import Record
-from analysis.claims import CLAIMS, Test, because, outcome, outcome_table, sentence
+from analysis.claims import CLAIMS, Outcome, Test, because, outcome, outcome_table, sentence
 from analysis.findings import (
     FAILURES,
     MAXIMUM,
@@ -24,21 +24,27 @@ from analysis.findings import (
     number_sentence,
 )
 from analysis.judging import judge
+from analysis.verdicts import Outcomes, claim_outcomes, verdict_table
 from focus.zoo.answers import READINGS
 
 Records = Mapping[str, Sequence[Record]]
 """Records by experiment."""
 NOT_RUN = "No records yet: `make ablation-{}`."
 ABSTENTION_FIGURE = "results-abstention"
+VERDICTS_FIGURE = "results-verdicts"
 
 
-def results_document(records: Records, kinds: Mapping[str, str]) -> str:
+def results_document(
+    records: Records, kinds: Mapping[str, str], outcomes: Outcomes | None = None
+) -> str:
     """docs/results.md.
 
     Args:
         records: by experiment; those that were not run are missing.
         kinds: ``abstaining`` or ``answering`` by model.
+        outcomes: of the claims in these records, where they are known already.
     """
+    outcomes = claim_outcomes(records) if outcomes is None else outcomes
     parts = [
         "# Results, claim by claim",
         INTRODUCTION,
@@ -47,17 +53,21 @@ def results_document(records: Records, kinds: Mapping[str, str]) -> str:
         "follows. Shares of rows on indexed questions with two images:",
         models_table(list(chain.from_iterable(records.values())), kinds),
     ]
-    for number, claim in enumerate(CLAIMS, 1):
+    parts += ["## At a glance", GLANCE_NOTE]
+    if any(one is not None and one.words for found in outcomes for one in found):
+        parts += [f"![Claims on models](ablations/{VERDICTS_FIGURE}.png)"]
+    parts += [verdict_table(outcomes)]
+    for number, (claim, found) in enumerate(zip(CLAIMS, outcomes, strict=True), 1):
         parts += [f"## {number}. {claim.claim}", f"**Test.** {claim.test}"]
-        for test in claim.tests:
-            parts += test_section(test, records, kinds)
+        for test, each in zip(claim.tests, found, strict=True):
+            parts += verdict_parts(test, records, kinds, each)
         parts += [f"**Limits.** {claim.limits}"] if claim.limits else []
     parts += ["## Where it fails, on purpose"]
     for failure in FAILURES:
         parts += [f"### {failure.title}", failure.why]
         experiment = failure.tests[0].experiment
         for test in failure.tests:
-            parts += test_section(test, records, kinds)
+            parts += verdict_parts(test, records, kinds)
         if experiment in records:
             parts += [f"![{failure.title}](ablations/{name}.png)" for name in failure.figures]
     return "\n\n".join([*parts, *beyond(records, kinds)]) + "\n"
@@ -76,11 +86,21 @@ INTRODUCTION = (
 )
 
 
-def test_section(test: Test, records: Records, kinds: Mapping[str, str]) -> list[str]:
-    """Verdict, table and reason of one test."""
+GLANCE_NOTE = (
+    f"The {len(CLAIMS)} claims of the paper, tested in one or more ways each. The number of a "
+    "field is the paired difference that its verdict is made from: all conditions put together "
+    "or, where a claim speaks of each condition, the one that is furthest from it. The table has "
+    "the least and the greatest of these over the models."
+)
+
+
+def verdict_parts(
+    test: Test, records: Records, kinds: Mapping[str, str], found: Outcome | None = None
+) -> list[str]:
+    """Verdict, table and reason of one test; `found` is its outcome, where that is known."""
     if test.experiment not in records:
         return [f"*{test.label}.* {NOT_RUN.format(test.experiment)}"]
-    found = outcome(test, records[test.experiment])
+    found = outcome(test, records[test.experiment]) if found is None else found
     if not found.words:
         return [f"*{test.label}.* The records hold no such comparison."]
     parts = [f"**{sentence(found, kinds)}**", outcome_table(found, kinds)]
@@ -103,10 +123,10 @@ def beyond(records: Records, kinds: Mapping[str, str]) -> list[str]:
         lines = (number_sentence(records["aggregation"], kinds, each) for each in READINGS)
         parts += ["\n".join(chain.from_iterable(lines))]
     for test in MAXIMUM:
-        parts += test_section(test, records, kinds)
+        parts += verdict_parts(test, records, kinds)
     parts += ["### Routing the branches", ROUTED_NOTE]
     for test in ROUTED:
-        parts += test_section(test, records, kinds)
+        parts += verdict_parts(test, records, kinds)
     parts += ["### Candidate rules", RULES_NOTE]
     for reading in READINGS:
         judged = judge(records.get("rules", ()), reading=reading)

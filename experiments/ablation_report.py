@@ -18,7 +18,7 @@ import matplotlib as mpl
 import pandas as pd
 from omegaconf import DictConfig
 
-from analysis.ablation_figures import abstention_figure
+from analysis.ablation_figures import abstention_figure, verdict_figure
 from analysis.ablation_tables import READ, cells_frame, markdown, seed_frame, tables_markdown
 from analysis.ablation_views import VIEWS, pooled_frame
 from analysis.ablations import Record, of_kind, read_records
@@ -33,7 +33,8 @@ from analysis.findings import (
     judged_table,
 )
 from analysis.judging import judge
-from analysis.results import ABSTENTION_FIGURE, results_document
+from analysis.results import ABSTENTION_FIGURE, VERDICTS_FIGURE, results_document
+from analysis.verdicts import claim_outcomes, verdict_frame
 from analysis.zoo import kind_of, read_models
 from experiments.config import entry_point
 from experiments.evaluation import make_console, progress_bars
@@ -64,8 +65,12 @@ def main(config: DictConfig) -> None:
         for page in progress.track(as_completed(pages), len(pages), description="pages"):
             page.result()
     with console.status("results"):
+        outcomes = claim_outcomes(records)
+        frame = verdict_frame(outcomes, kinds)
+        if len(frame):
+            save_figure(verdict_figure(frame), folder / f"{VERDICTS_FIGURE}.png")
         document.parent.mkdir(parents=True, exist_ok=True)
-        document.write_text(results_document(records, kinds), encoding="utf-8")
+        document.write_text(results_document(records, kinds, outcomes), encoding="utf-8")
     missing = ", ".join(name for name in VIEWS if name not in records)
     console.print(
         f"{len(records)} of {len(VIEWS)} experiments have records in {folder}"

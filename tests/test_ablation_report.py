@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -19,6 +19,7 @@ from analysis.ablation_figures import (
     cost_figure,
     heat_figure,
     lines_figure,
+    verdict_figure,
 )
 from analysis.ablation_tables import (
     adaptive_frame,
@@ -40,6 +41,7 @@ from analysis.ablations import (
 )
 from analysis.claims import (
     CLAIMS,
+    Claim,
     Test,
     because,
     in_both_readings,
@@ -64,6 +66,7 @@ from analysis.judging import judge, rule_cells
 from analysis.resampling import sign_flip
 from analysis.results import NOT_RUN, results_document
 from analysis.statistics import paired_difference
+from analysis.verdicts import claim_outcomes, telling_row, verdict_frame, verdict_table
 from experiments import ablation_report
 from experiments.ablation_blocks import Block
 from experiments.ablation_cells import Rows
@@ -676,6 +679,77 @@ def test_the_committed_results_are_those_of_the_committed_records():
     kinds = ablation_report.model_kinds(CONF.parent / config.weights, names)
     records = {name: ablation_report.ordered(each, kinds) for name, each in records.items()}
     assert results_document(records, kinds) == document.read_text(encoding="utf-8")
+
+
+# -- At a glance ----------------------------------------------------------------------------------
+
+
+def a_claim(test: Test) -> Claim:
+    return Claim("Focusing helps.", "On the same questions.", (test,))
+
+
+def test_a_glance_has_the_word_and_the_difference_of_every_model():
+    claims_ = (a_claim(GAIN), a_claim(replace(GAIN, label="not asked", experiment="noise")))
+    outcomes = claim_outcomes({"images": gaining_and_losing()}, claims_)
+    frame = verdict_frame(outcomes, KINDS)
+    assert frame[["claim", "model", "word", "delta"]].values.tolist() == [
+        [1, "a-abstaining", HOLDS, 0.5], [1, "b-answering", REVERSED, -0.5],
+    ]  # fmt: skip
+    table = verdict_table(outcomes, claims_).splitlines()
+    assert re.search(r"1\. Focusing helps.*1 / 1 / 0.*-0\.500 \[.*\+0\.500 \[", table[2])
+    assert re.search(r"2\. Focusing helps.*not asked.*not run", table[3])
+
+
+def test_a_claim_of_each_condition_shows_the_one_that_is_furthest_from_it():
+    """Seed 2 loses more than seed 3 gains: what is said of seeds fails there first."""
+    records = seeds({1: 4, 2: -60, 3: 50})
+    alike = Test("other seed", "seeds", {"rule": "sum", "seed": [1, 2, 3]},
+                 {"rule": "sum", "seed": 0}, across="seed", aim=ALIKE, every=True)  # fmt: skip
+    for test, expected in (
+        (alike, -60), (replace(alike, aim=BELOW), 50), (replace(alike, aim=ABOVE), -60),
+    ):  # fmt: skip
+        found = outcome(test, records)
+        told = telling_row(found, "a-abstaining")
+        assert told["delta"] == pytest.approx(expected / 400)
+        assert found.words["a-abstaining"] == word(told["delta_low"], told["delta_high"], test.aim)
+    together = telling_row(outcome(replace(alike, every=False), records), "a-abstaining")
+    assert together["delta"] == pytest.approx(-6 / 1200)
+
+
+def test_the_figure_of_all_claims_colours_words_and_leaves_out_what_was_not_run():
+    outcomes = claim_outcomes({"images": gaining_and_losing()}, (a_claim(GAIN),))
+    frame = verdict_frame(outcomes, KINDS)
+    more = frame.iloc[:1].assign(claim=2, label="only one model", word=OPEN, delta=0.25)
+    figure = verdict_figure(pd.concat([frame, more]))
+    (image,) = figure.axes[0].images
+    names = [OPEN if v == 2 else REVERSED if v == 1 else HOLDS
+             for v in np.ma.compressed(np.ma.masked_invalid(image.get_array()))]  # fmt: skip
+    assert names == [HOLDS, REVERSED, OPEN]
+    assert [text.get_text() for text in figure.axes[0].texts] == ["+0.50", "-0.50", "+0.25"]
+    plt.close(figure)
+
+
+def test_panels_of_other_questions_are_not_drawn_empty():
+    """Plain decoding has a line for every set of questions, whichever a figure is about."""
+    records = [*two_rules(), asked("four", num_images=4), line("four", "plain", "+" * 20,
+               num_images=4)]  # fmt: skip
+    view = VIEWS["contrast"]
+    records = [{**r, **ROWS, "split": "dev", "alpha": 0.5} if r.get("rule") == "sum" else r
+               for r in records]  # fmt: skip
+    figure = view.figures["noise"](records, pooled_frame(records, view))
+    assert [axes.get_title() for axes in figure.axes if axes.axison] == ["a-abstaining"]
+    plt.close(figure)
+
+
+def test_what_rows_say_is_told_apart_by_the_number_of_images():
+    two = said("a-abstaining", "off target", unknown=20, own=0)
+    four = said("a-abstaining", "off target", unknown=0, own=20, num_images=4)
+    records = [{**row, "similarity": 0} for row in (two, four)]
+    view = VIEWS["similarity"]
+    figure = view.figures["rows"](records, pd.DataFrame())
+    heights = {bars.get_label(): bars[0].get_height() for bars in figure.axes[0].containers}
+    assert (heights["unknown"], heights["own image"]) == (1.0, 0.0)
+    plt.close(figure)
 
 
 # -- The table at the end of a run ----------------------------------------------------------------
