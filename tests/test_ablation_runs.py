@@ -153,6 +153,16 @@ def test_strategies_that_change_the_forward_pass_are_collected_as_they_decode(
     torch.testing.assert_close(again, plain, rtol=0, atol=0)  # and leaves the model as it was
 
 
+@pytest.mark.parametrize("off", [{"max_caption_tokens": 0}, {"template": ""}])
+def test_without_captions_plain_decoding_is_left(model, off):
+    asked = load_questions(SETS[0]).requests()[:4]
+    found = captioned_logits(model.vlm, asked, CaptionThenAnswer(**{**CAPTIONS, **off}))
+    plain = plain_logits(model.vlm, asked)
+    torch.testing.assert_close(found, plain, rtol=0, atol=0)
+    # Control: with them something else is asked.
+    assert not torch.equal(captioned_logits(model.vlm, asked, CaptionThenAnswer(**CAPTIONS)), plain)
+
+
 def test_captions_in_other_words_are_refused(model):
     asked = load_questions(SETS[0]).requests()
     with pytest.raises(InvalidValueError, match="Describe"):

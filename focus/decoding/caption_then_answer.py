@@ -85,7 +85,7 @@ class CaptionThenAnswer(AbstractDecoding):
     ) -> Decoded:
         """Answers one request; rows, encodings and seconds are those of all passes together."""
         plain = Vanilla()
-        if not (self.max_caption_tokens and self.template):
+        if not self.active:
             return plain.decode(vlm, request, settings, keep_logits=keep_logits, **generate_kwargs)
         started = time.perf_counter()
         vlm, family = remembering(vlm)
@@ -100,6 +100,11 @@ class CaptionThenAnswer(AbstractDecoding):
             num_encoded=sum(each.num_encoded for each in passes) - family.num_reused,
             seconds=time.perf_counter() - started,
         )
+
+    @property
+    def active(self) -> bool:
+        """Whether there is anything to write behind the images; if not, this is plain decoding."""
+        return bool(self.max_caption_tokens and self.template)
 
     def caption_requests(self, request: Request) -> list[Request]:
         """One request for each image alone, under the request's own system prompt."""

@@ -68,15 +68,33 @@ class Frontend:
         ids = torch.full((len(sequences), max(map(len, sequences))), self.pad)
         for row, sequence in enumerate(sequences):
             ids[row, : len(sequence)] = torch.tensor(sequence)
-        kwargs = self.architecture.vision_kwargs(
-            model, normalised(pixels, self.mean, self.std), ids
-        )
-        on_device = {name: value.to(model.device) for name, value in kwargs.items()}
+        on_device = self._vision_kwargs(model, pixels, ids)
         if shown is not None:
             on_device = self._encoded_once(model, on_device, shown)
         return model.model(
             input_ids=ids.to(model.device), use_cache=False, **on_device
         ).last_hidden_state
+
+    def image_kwargs(
+        self, model: PreTrainedModel, pixels: np.ndarray, ids: Tensor
+    ) -> dict[str, Tensor]:
+        """Images as `model.generate` takes them, which knows positions by itself.
+
+        Args:
+            model: on any device.
+            pixels: ``[images, SIZE, SIZE, 3]``, 8 bit: of all samples in order.
+            ids: ``[batch, length]``.
+        """
+        kwargs = self._vision_kwargs(model, pixels, ids)
+        return {name: value for name, value in kwargs.items() if name != "position_ids"}
+
+    def _vision_kwargs(
+        self, model: PreTrainedModel, pixels: np.ndarray, ids: Tensor
+    ) -> dict[str, Tensor]:
+        kwargs = self.architecture.vision_kwargs(
+            model, normalised(pixels, self.mean, self.std), ids
+        )
+        return {name: value.to(model.device) for name, value in kwargs.items()}
 
     def _encoded_once(
         self, model: PreTrainedModel, kwargs: dict[str, Tensor], shown: Sequence[int]

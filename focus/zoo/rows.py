@@ -127,6 +127,8 @@ def captioned_logits(
     vlm: VisionLanguageModel, requests: Sequence[Request], strategy: CaptionThenAnswer
 ) -> Tensor:
     """``[questions, vocabulary]`` with a caption behind every image, each image captioned alone."""
+    if not strategy.active:
+        return plain_logits(vlm, requests)
     asked = [strategy.caption_requests(request) for request in requests]
     flat = [one for each in asked for one in each]
     texts = iter(_answers(vlm, flat, most_tokens=strategy.max_caption_tokens))
@@ -169,23 +171,40 @@ def _rendered(
     }
 
 
+@torch.no_grad()
 def _answers(
-    vlm: VisionLanguageModel, requests: Sequence[Request], *, most_tokens: int
+    vlm: VisionLanguageModel,
+    requests: Sequence[Request],
+    *,
+    most_tokens: int,
+    batch_images: int = 128,
 ) -> list[str]:
     """What greedy decoding answers, in so many tokens."""
-    tokenizer = vlm.processor.tokenizer
-    encoder = Frontend.of(vlm.model, vlm.processor).encoder
-    prompts = [encoder.prompt(request.question) for request in requests]
-    said: list[list[int]] = [[] for _ in requests]
-    going = list(range(len(requests)))
-    for _ in range(most_tokens):
-        rows = [([*prompts[i], *said[i]], requests[i].images) for i in going]
-        for i, token in zip(going, _next_logits(vlm, rows).argmax(-1).tolist(), strict=True):
-            said[i].append(token)
-        going = [i for i in going if said[i][-1] != tokenizer.eos_token_id]
-        if not going:
-            break
-    return [text.strip() for text in tokenizer.batch_decode(said, skip_special_tokens=True)]
+    frontend = Frontend.of(vlm.model, vlm.processor)
+    prompts = [frontend.encoder.prompt(request.question) for request in requests]
+    # Prompts of one length need no padding, which would move their positions.
+    alike: dict[tuple[int, int], list[int]] = {}
+    for i, (prompt, request) in enumerate(zip(prompts, requests, strict=True)):
+        alike.setdefault((len(prompt), len(request.images)), []).append(i)
+    said: dict[int, str] = {}
+    for (_, number), indices in alike.items():
+        size = max(1, batch_images // max(1, number))
+        for start in range(0, len(indices), size):
+            part = indices[start : start + size]
+            ids = torch.tensor([prompts[i] for i in part], device=vlm.model.device)
+            images = [image for i in part for image in requests[i].images]
+            sequences = vlm.model.generate(
+                input_ids=ids,
+                attention_mask=torch.ones_like(ids),
+                do_sample=False,
+                max_new_tokens=most_tokens,
+                **frontend.image_kwargs(vlm.model, stack(images), ids),
+                **vlm.family.text_kwargs(vlm.model, ids),
+            )
+            new = sequences[:, ids.shape[1] :]
+            texts = vlm.processor.tokenizer.batch_decode(new, skip_special_tokens=True)
+            said |= dict(zip(part, texts, strict=True))
+    return [said[i].strip() for i in range(len(requests))]
 
 
 def _logits(vlm: VisionLanguageModel, rows: Sequence[tuple[str, Sequence[Image.Image]]]) -> Tensor:
