@@ -26,13 +26,13 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal, final
 
 from torch import Tensor
 
-from focus.branches import SharingScope
 from focus.decoding.base import AbstractDecoding, Decoded, GenerationSettings, Request
+from focus.decoding.branching import BranchSettings
 from focus.decoding.focus import Focus
 from focus.decoding.reuse import remembering
 from focus.decoding.routed_focus import RoutedFocus
@@ -40,14 +40,13 @@ from focus.decoding.rows import clean_rows, decode_rows
 from focus.decoding.vanilla import Vanilla
 from focus.errors import InvalidValueError
 from focus.models.loading import VisionLanguageModel
-from focus.noise import NoiseConfig
 
 Margin = Literal["probability", "logit"]
 
 
 @final
 @dataclass(frozen=True)
-class AdaptiveFocus(AbstractDecoding):
+class AdaptiveFocus(BranchSettings, AbstractDecoding):
     """FOCUS where plain decoding is unsure of its first token, plain decoding elsewhere.
 
     Args:
@@ -56,20 +55,16 @@ class AdaptiveFocus(AbstractDecoding):
         margin: of the two most likely first tokens: difference in ``probability`` or in ``logit``.
         routed: mix the branches as `RoutedFocus` does, which has no use for `beta` and
             `aggregation`.
-        alpha, beta, aggregation, noise, sharing, targets, prefill, encode_batch: see `Focus`.
+        beta, aggregation: see `Focus`.
+        alpha, noise, sharing, targets, prefill, encode_batch: see
+            `focus.decoding.branching.BranchSettings`.
     """
 
     threshold: float = 0.5
     margin: Margin = "probability"
     routed: bool = False
-    alpha: float = 0.3
     beta: float = 0.0
     aggregation: str = "sum"
-    noise: NoiseConfig = field(default_factory=NoiseConfig)
-    sharing: SharingScope = "sample"
-    targets: Literal["all", "named"] = "all"
-    prefill: Literal["shared", "naive"] = "shared"
-    encode_batch: int = 8
 
     name: ClassVar[str] = "adaptive_focus"
 
@@ -94,17 +89,9 @@ class AdaptiveFocus(AbstractDecoding):
     @property
     def focus(self) -> Focus | RoutedFocus:
         """The strategy that takes over."""
-        rows: dict[str, Any] = {
-            "alpha": self.alpha,
-            "noise": self.noise,
-            "sharing": self.sharing,
-            "targets": self.targets,
-            "prefill": self.prefill,
-            "encode_batch": self.encode_batch,
-        }
         if self.routed:
-            return RoutedFocus(**rows)
-        return Focus(beta=self.beta, aggregation=self.aggregation, **rows)
+            return RoutedFocus(**self.branch_settings)
+        return Focus(beta=self.beta, aggregation=self.aggregation, **self.branch_settings)
 
     def decode(
         self,
