@@ -14,6 +14,7 @@ from analysis.ablations import (
     IMAGE_SCORE,
     METRICS,
     PLAIN,
+    POOLED,
     Record,
     adaptive_curve,
     answers_frame,
@@ -243,8 +244,7 @@ def cost_points(
     if lines.empty:
         return lines
     rows = lines.groupby(["model", "rule"])["rows"].mean().reset_index()
-    dials = ("world", "similarity", "alpha", "setting", "size")
-    return answers_frame(asked, metric=HEADLINE, pooled=dials).drop(
+    return answers_frame(asked, metric=HEADLINE, pooled=POOLED).drop(
         columns="rows", errors="ignore").merge(rows, on=["model", "rule"])  # fmt: skip
 
 

@@ -17,7 +17,7 @@ from analysis.ablation_figures import (
     rows_figure,
 )
 from analysis.ablation_tables import adaptive_frame, case_name, cost_points, label_frame
-from analysis.ablations import HEADLINE, PLAIN, Record, answers_frame, of_kind
+from analysis.ablations import HEADLINE, PLAIN, POOLED, Record, answers_frame, of_kind
 from analysis.claims import DEFAULT_NOISE
 from analysis.judging import rule_cells
 from focus.zoo.answers import READINGS, VOCABULARY
@@ -49,8 +49,7 @@ def pooled_frame(records: Iterable[Record], view: View) -> pd.DataFrame:
     Settings that were chosen on dev differ between models and tell no lines apart, unless the view
     names them.
     """
-    pooled = [name for name in ("world", "similarity", "alpha", "setting")
-              if name not in view.index]  # fmt: skip
+    pooled = [name for name in POOLED if name not in view.index]
     frame = answers_frame(records, metric=HEADLINE, pooled=pooled)
     cases = [case_name(*each) for each in zip(frame["kind"], frame["num_images"], strict=True)]
     for name in view.cases:

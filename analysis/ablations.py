@@ -33,6 +33,9 @@ SETTINGS = (
     *("rule", "alpha", "beta", "noise", "scale", "severity", "seed", "sharing", "targets", "tint"),
     *("temperature", "setting", "reading"),
 )
+#: What tables and figures put together, unless they are about it: worlds, how alike images are, and
+#: what was chosen on dev.
+POOLED = ("world", "similarity", "alpha", "setting")
 METRICS = {"accuracy": "+", "leakage": "x", "abstained": "?"}
 #: Of minimal pairs: a pair counts only if both captions find their image (VisMin, Winoground).
 IMAGE_SCORE = "image score"

@@ -16,7 +16,7 @@ from analysis.ablation_tables import (
     proportion,
     setting_text,
 )
-from analysis.ablations import HEADLINE, PLAIN, Record, answers_frame, of_kind, pareto
+from analysis.ablations import HEADLINE, PLAIN, POOLED, Record, answers_frame, of_kind, pareto
 from analysis.claims import DEFAULT_NOISE, Test, gain, in_both_readings
 from analysis.comparisons import ABOVE, BELOW, compare
 from analysis.judging import BOUNDS, PUBLISHED, SPLITS
@@ -171,8 +171,7 @@ def number_sentence(
 ) -> list[str]:
     """How each of `SHOWN` fares on indexed questions, from the fewest to the most images."""
     lines = [r for r in records if r.get("kind") == "indexed" and r.get("world") != "clips"]
-    dials = ("world", "similarity", "alpha", "size", "setting")
-    frame = answers_frame(lines, metric=HEADLINE, pooled=dials)
+    frame = answers_frame(lines, metric=HEADLINE, pooled=POOLED)
     frame = frame[frame["reading"] == reading]
     sentences = []
     for kind in sorted(set(kinds.values())):
@@ -223,9 +222,8 @@ def headline_table(records: Sequence[Record], kinds: Mapping[str, str]) -> str:
         records: of the experiment ``domains``.
         kinds: ``abstaining`` or ``answering`` by model.
     """
-    dials = ("world", "similarity", "alpha", "setting", "size")
     asked = [r for r in records if r.get("reading", VOCABULARY) == VOCABULARY]
-    frame = answers_frame(asked, metric=HEADLINE, pooled=dials).set_index("rule")
+    frame = answers_frame(asked, metric=HEADLINE, pooled=POOLED).set_index("rule")
     lines = []
     for kind, name in (("indexed", "indexed"), ("matching", "minimal pairs")):
         for model in sorted(kinds, key=lambda each: (kinds[each], each)):
