@@ -18,7 +18,7 @@ from analysis.ablation_tables import (
 )
 from analysis.ablations import HEADLINE, PLAIN, POOLED, Record, answers_frame, of_kind, pareto
 from analysis.claims import DEFAULT_NOISE, Test, gain, in_both_readings
-from analysis.comparisons import ABOVE, BELOW, compare
+from analysis.comparisons import ABOVE, BELOW, compare, selected
 from analysis.judging import BOUNDS, PUBLISHED, SPLITS
 from analysis.zoo import rank_correlation
 from focus.zoo.answers import VOCABULARY
@@ -170,9 +170,9 @@ def number_sentence(
     records: Sequence[Record], kinds: Mapping[str, str], reading: str = VOCABULARY
 ) -> list[str]:
     """How each of `SHOWN` fares on indexed questions, from the fewest to the most images."""
-    lines = [r for r in records if r.get("kind") == "indexed" and r.get("world") != "clips"]
-    frame = answers_frame(lines, metric=HEADLINE, pooled=POOLED)
-    frame = frame[frame["reading"] == reading]
+    shown = {"kind": "indexed", "reading": reading, "rule": [*SHOWN]}
+    lines = [r for r in of_kind(records, "answers") if r["world"] != "clips" and selected(r, shown)]
+    frame = answers_frame([*of_kind(records, "questions"), *lines], metric=HEADLINE, pooled=POOLED)
     sentences = []
     for kind in sorted(set(kinds.values())):
         part = frame[frame["model"].map(kinds) == kind]

@@ -56,10 +56,18 @@ def judge(records: Iterable[Record], *, reading: str = VOCABULARY) -> pd.DataFra
     """
     records = list(records)
     cells = rule_cells(records, reading=reading)
+    if cells.empty:
+        return cells
+    wholes = {
+        split: _against(records, split, [*part["rule"].unique()], ("rule",), reading).set_index(
+            "rule"
+        )
+        for split, part in cells.groupby("split")
+    }
     rows = []
-    for (split, rule), part in cells.groupby(["split", "rule"], sort=False) if len(cells) else ():
+    for (split, rule), part in cells.groupby(["split", "rule"], sort=False):
         counts = part["outcome"].value_counts()
-        (whole,) = _against(records, split, [rule], ("rule",), reading).to_dict("records")
+        whole = wholes[split].loc[rule]
         rows.append(
             {
                 "split": split,

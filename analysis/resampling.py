@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Sequence
 
 import numpy as np
+import pandas as pd
 import scipy.stats
 
 from analysis.statistics import wilson_interval
@@ -98,6 +99,5 @@ def _cluster_sums(
     """Sum of the values and number of questions of each cluster."""
     if clusters is None:
         return values.astype(float), np.ones(len(values))
-    index: dict[Hashable, int] = {}
-    rows = [index.setdefault(label, len(index)) for label in clusters]
+    rows, _ = pd.factorize(pd.Series(clusters, dtype=object))
     return np.bincount(rows, weights=values), np.bincount(rows).astype(float)
