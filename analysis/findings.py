@@ -19,7 +19,7 @@ from analysis.ablation_tables import (
 from analysis.ablations import HEADLINE, PLAIN, POOLED, Record, answers_frame, of_kind, pareto
 from analysis.claims import DEFAULT_NOISE, Test, gain, in_both_readings
 from analysis.comparisons import ABOVE, BELOW, compare, selected
-from analysis.judging import BOUNDS, PUBLISHED, SPLITS
+from analysis.judging import BOUNDS, PUBLISHED, SPLITS, count
 from analysis.zoo import rank_correlation
 from focus.zoo.answers import VOCABULARY
 
@@ -249,6 +249,26 @@ def judged_table(judged: pd.DataFrame) -> str:
             line[f"{split}: mean difference [95%]"] = difference(found[0]) if found else "-"
         lines.append(line)
     return markdown(pd.DataFrame(lines))
+
+
+def by_model_table(cells: Mapping[str, pd.DataFrame], rule: str, kinds: Mapping[str, str]) -> str:
+    """Cells that a rule wins, ties and loses against the sum: models down, splits across.
+
+    Args:
+        cells: by reading, of `analysis.judging.rule_cells`; p-values are adjusted over all rules
+            and models.
+        rule: which one.
+        kinds: ``abstaining`` or ``answering`` by model.
+    """
+    lines: dict[str, dict[str, str]] = {}
+    for reading, frame in cells.items():
+        part = frame[frame["rule"] == rule] if len(frame) else frame
+        for (model, split), outcomes in part.groupby(["model", "split"])["outcome"] \
+                if len(part) else ():  # fmt: skip
+            line = lines.setdefault(model, {"model": model, "kind": kinds[model]})
+            line[f"{READ[reading]}, {split}"] = " / ".join(map(str, count(outcomes).values()))
+    ordered = sorted(lines.values(), key=lambda line: (line["kind"], line["model"]))
+    return markdown(pd.DataFrame(ordered).fillna("-")) if lines else ""
 
 
 def judged_sentence(judged: pd.DataFrame) -> str:

@@ -46,8 +46,15 @@ def rule_cells(
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
 
 
-def judge(records: Iterable[Record], *, reading: str = VOCABULARY) -> pd.DataFrame:
+def judge(
+    records: Iterable[Record], *, reading: str = VOCABULARY, cells: pd.DataFrame | None = None
+) -> pd.DataFrame:
     """Cells won, tied and lost against the sum, and the mean difference, per split and rule.
+
+    Args:
+        records: of the experiment.
+        reading: of the answers.
+        cells: of `rule_cells` in that reading, where they are known.
 
     Returns:
         Columns split, rule, cells, won, tied, lost, and delta, delta_low, delta_high over all
@@ -55,7 +62,7 @@ def judge(records: Iterable[Record], *, reading: str = VOCABULARY) -> pd.DataFra
         unit: the interval is over questions, for these models.
     """
     records = list(records)
-    cells = rule_cells(records, reading=reading)
+    cells = rule_cells(records, reading=reading) if cells is None else cells
     if cells.empty:
         return cells
     wholes = {
@@ -66,18 +73,22 @@ def judge(records: Iterable[Record], *, reading: str = VOCABULARY) -> pd.DataFra
     }
     rows = []
     for (split, rule), part in cells.groupby(["split", "rule"], sort=False):
-        counts = part["outcome"].value_counts()
         whole = wholes[split].loc[rule]
         rows.append(
             {
                 "split": split,
                 "rule": rule,
                 "cells": len(part),
-                **{name: int(counts.get(name, 0)) for name in ("won", "tied", "lost")},
+                **count(part["outcome"]),
                 **{name: whole[name] for name in ("delta", "delta_low", "delta_high")},
             }
         )
     return pd.DataFrame(rows)
+
+
+def count(outcomes: pd.Series) -> dict[str, int]:
+    """How many cells have each outcome."""
+    return {name: int((outcomes == name).sum()) for name in ("won", "tied", "lost")}
 
 
 def _against(

@@ -404,6 +404,23 @@ def test_an_oracle_is_no_candidate_and_a_split_may_be_missing():
     assert "on dev none" in findings.judged_sentence(mixed)
 
 
+def test_cells_are_counted_for_each_model_and_split():
+    """The second model has them the other way round, and stands first: it abstains."""
+    records = judged_records(40, 0) + judged_records(0, 40, split="test")
+    swapped = {"dev": "test", "test": "dev"}
+    named = {name: f"{name.split('-')[0]}-{swapped[name.split('-')[1]]}"
+             for name in ("easy-dev", "hard-dev", "easy-test", "hard-test")}  # fmt: skip
+    other = [{**r, "model": "z-abstaining", "split": swapped[r["split"]],
+              "questions": named[r["questions"]]} for r in of_kind(records, "answers")]  # fmt: skip
+    cells = {VOCABULARY: rule_cells([*records, *other]), CANDIDATES: pd.DataFrame()}
+    kinds = {"a-abstaining": "answering", "z-abstaining": "abstaining"}
+    table = findings.by_model_table(cells, "gated", kinds).splitlines()
+    assert "as generated text, dev" in table[0]
+    assert re.search(r"z-abstaining .* abstaining .* 0 / 1 / 1 .* 1 / 1 / 0", table[2])
+    assert re.search(r"a-abstaining .* answering .* 1 / 1 / 0 .* 0 / 1 / 1", table[3])
+    assert findings.by_model_table(cells, "no such rule", kinds) == ""
+
+
 def test_cells_are_adjusted_together():
     """Seven of seven discordant questions: p = 0.016 alone, nothing in a family of four."""
     assert rule_cells(judged_records(7, 0))["outcome"].tolist() == ["won", "tied"]
