@@ -81,6 +81,20 @@ def test_links_and_figures_exist():
         assert target in headings or (ROOT / target).exists(), target
 
 
+def test_what_routed_focus_wins_and_loses_is_what_the_results_say():
+    results = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
+    counts = re.findall(
+        r"^\| routed +\|.*\| (\d+) / (\d+) / (\d+) +\| [^|]+\|$", results, flags=re.MULTILINE
+    )
+    (won, tied, lost), (ranked_won, _, ranked_lost) = (map(int, each) for each in counts)
+    sentences = " ".join(README.split())
+    assert (
+        f"Over {won + tied + lost} cells (model, world, kind of question, number of images) it is "
+        f"significantly better than the sum in {won} and worse in {lost}; as a ranking of the "
+        f"candidates better in {ranked_won} and worse in {ranked_lost}."
+    ) in sentences
+
+
 def test_the_tables_are_what_the_committed_records_say():
     assert with_tables(README) == README
     # Control: another number in a table would be noticed.
