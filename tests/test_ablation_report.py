@@ -63,7 +63,7 @@ from analysis.comparisons import (
 )
 from analysis.findings import FAILURES, MAXIMUM, ROUTED
 from analysis.judging import judge, rule_cells
-from analysis.resampling import sign_flip
+from analysis.resampling import sign_flip, t_test
 from analysis.results import NOT_RUN, results_document
 from analysis.statistics import paired_difference
 from analysis.verdicts import claim_outcomes, telling_row, verdict_frame, verdict_table
@@ -192,6 +192,21 @@ def test_the_exact_sign_flip_is_that_of_scipy_where_units_are_clusters():
 def test_a_small_p_value_survives_many_comparisons():
     """Sampled flips could not fall below one by their number, whatever the evidence."""
     assert sign_flip(np.ones(200), [k // 2 for k in range(200)]) < 1e-25
+
+
+def test_expected_scores_are_tested_as_by_flipping_signs():
+    rng = np.random.default_rng(2)
+    clusters = [k // 2 for k in range(600)]
+    for shift in (0.0, 0.01, 0.02):
+        values = rng.normal(shift, 0.1, 300).repeat(2)  # two alike: half as many units as questions
+        sums = values.reshape(300, 2).sum(axis=1)
+        flipped = scipy.stats.permutation_test(
+            (sums,), lambda x, axis: x.sum(axis=axis), permutation_type="samples",
+            vectorized=True, n_resamples=5000, rng=rng,
+        )  # fmt: skip
+        assert t_test(values, clusters) == pytest.approx(flipped.pvalue, rel=0.15, abs=0.01)
+    assert t_test(values) < t_test(values, clusters)  # clusters matter
+    assert [t_test(np.zeros(5)), t_test(np.ones(1)), t_test(np.full(5, 0.1))] == [1, 1, 2 / 2**5]
 
 
 def two_rules() -> list[dict]:
