@@ -213,6 +213,14 @@ ROUTED = in_both_readings(
 )  # fmt: skip
 
 
+#: The weights are chosen on questions about several images; one image has no leak to mend.
+SINGLE = tuple(
+    Test(f"{name} minus plain, one image", "domains", {"rule": rule, "kind": "single"},
+         across="world", aim=BELOW)
+    for rule, name in (("sum", "FOCUS"), ("routed", "routed"))
+)  # fmt: skip
+
+
 def headline_table(records: Sequence[Record], kinds: Mapping[str, str]) -> str:
     """Plain decoding and the rules of `SHOWN` on two images, per model and kind of questions.
 

@@ -15,6 +15,7 @@ from analysis.findings import (
     FAILURES,
     MAXIMUM,
     ROUTED,
+    SINGLE,
     abstention_points,
     abstention_sentence,
     by_model_table,
@@ -139,6 +140,9 @@ def beyond(records: Records, kinds: Mapping[str, str]) -> list[str]:
             said = f"Read {READ[reading]}. {judged_sentence(judged)}"
             parts += [said, judged_table(judged)]
     parts += [] if "rules" in records else [NOT_RUN.format("rules")]
+    parts += ["### A single image", SINGLE_NOTE]
+    for test in SINGLE:
+        parts += verdict_parts(test, records, kinds)
     parts += ["### Accuracy and cost", FRONT_NOTE]
     for reading in READINGS:
         front = front_table(records.get("strategies", ()), "indexed", 2, reading)
@@ -162,6 +166,11 @@ RULES_NOTE = (
     "A cell is a model, a world, a kind of questions and a number of images; it is won or lost "
     "where the paired difference is significant after Holm's adjustment over all cells of the "
     "split. The mean difference is over all questions and pairs of all models."
+)
+SINGLE_NOTE = (
+    "With one image nothing can leak, the branch is plain decoding, and what is left is the "
+    "contrast. Its weight was chosen on questions about several images. That this harms holds "
+    "where the interval lies below zero:"
 )
 FRONT_NOTE = (
     "Methods that no other one beats at the same or a lower cost, on indexed questions with two "

@@ -28,6 +28,7 @@ from analysis.findings import (
     FAILURES,
     MAXIMUM,
     ROUTED,
+    SINGLE,
     abstention_points,
     judged_sentence,
     judged_table,
@@ -153,7 +154,9 @@ def summary(
     """One line for each comparison that the results make of this experiment."""
     claimed = (test for claim in CLAIMS for test in claim.tests)
     failing = (test for failure in FAILURES for test in failure.tests)
-    tests = [test for test in (*claimed, *failing, *MAXIMUM, *ROUTED) if test.experiment == name]
+    tests = [
+        test for test in (*claimed, *failing, *MAXIMUM, *ROUTED, *SINGLE) if test.experiment == name
+    ]
     lines = [f"- {sentence(outcome(test, records), kinds)}" for test in tests]
     lines += [f"- Read {READ[each]}. {judged_sentence(frame)}" for each, frame in judged.items()]
     return ["\n".join(lines), DETAILS] if lines else []

@@ -61,7 +61,7 @@ from analysis.comparisons import (
     verdict,
     word,
 )
-from analysis.findings import FAILURES, MAXIMUM, ROUTED
+from analysis.findings import FAILURES, MAXIMUM, ROUTED, SINGLE
 from analysis.judging import judge, rule_cells
 from analysis.resampling import sign_flip, t_test
 from analysis.results import NOT_RUN, results_document
@@ -77,7 +77,7 @@ from focus.zoo.answers import CANDIDATES, VOCABULARY
 ROWS = asdict(Rows())
 KINDS = {"a-abstaining": "abstaining", "b-answering": "answering"}
 ALL_TESTS = [test for claim in CLAIMS for test in claim.tests]
-ALL_TESTS += [test for failure in FAILURES for test in failure.tests] + [*MAXIMUM, *ROUTED]
+ALL_TESTS += [test for failure in FAILURES for test in failure.tests] + [*MAXIMUM, *ROUTED, *SINGLE]
 
 
 def asked(name: str, *, groups: list[int] | None = None, size: int = 20, **settings) -> dict:
