@@ -267,7 +267,7 @@ def abstention_figure(points: pd.DataFrame) -> Figure:
 
 
 #: Colours of a claim that holds, is reversed or stays open.
-WORDS = {HOLDS: "C2", REVERSED: "C3", OPEN: "0.85"}
+VERDICT_COLOURS = {HOLDS: "C2", REVERSED: "C3", OPEN: "0.85"}
 
 
 def verdict_figure(frame: pd.DataFrame) -> Figure:
@@ -286,17 +286,19 @@ def verdict_figure(frame: pd.DataFrame) -> Figure:
     grid = np.full((len(tests), len(models)), np.nan)
     for row in frame.to_dict("records"):
         at = tests.index((row["claim"], row["label"])), models.index(row["model"])
-        grid[at] = list(WORDS).index(row["word"])
+        grid[at] = list(VERDICT_COLOURS).index(row["word"])
         axes.text(at[1], at[0], f"{row['delta']:+.2f}", ha="center", va="center", fontsize=6.5)
-    palette = ListedColormap([sns.light_palette(WORDS[HOLDS])[3],
-                              sns.light_palette(WORDS[REVERSED])[3], WORDS[OPEN]])  # fmt: skip
-    axes.imshow(grid, cmap=palette, vmin=0, vmax=len(WORDS) - 1, aspect="auto")
+    palette = ListedColormap([
+        colour if word == OPEN else sns.light_palette(colour)[3]
+        for word, colour in VERDICT_COLOURS.items()
+    ])  # fmt: skip
+    axes.imshow(grid, cmap=palette, vmin=0, vmax=len(VERDICT_COLOURS) - 1, aspect="auto")
     for k in range(1, len(tests)):
         if tests[k][0] != tests[k - 1][0]:  # another claim
             axes.axhline(k - 0.5, color="0.25", lw=0.8)
     axes.set_xticks(range(len(models)), models, rotation=45, ha="right", fontsize=7.5)
     axes.set_yticks(range(len(tests)), [f"{n}. {label}" for n, label in tests], fontsize=7)
-    for k, name in enumerate(WORDS):
+    for k, name in enumerate(VERDICT_COLOURS):
         axes.plot([], [], ls="none", marker="s", color=palette(k), ms=8, label=name)
     _legend(figure)
     return figure

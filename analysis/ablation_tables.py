@@ -230,6 +230,11 @@ def case_name(kind: str, number: int) -> str:
     return kind if kind == "matching" else f"{kind}, N = {number}"
 
 
+def case_names(frame: pd.DataFrame) -> list[str]:
+    """`case_name` of every row, from its columns kind and num_images."""
+    return [case_name(*each) for each in zip(frame["kind"], frame["num_images"], strict=True)]
+
+
 def cost_points(
     records: Iterable[Record], kind: str, number: int, reading: str = VOCABULARY
 ) -> pd.DataFrame:

@@ -16,7 +16,7 @@ from analysis.ablation_figures import (
     lines_figure,
     rows_figure,
 )
-from analysis.ablation_tables import adaptive_frame, case_name, cost_points, label_frame
+from analysis.ablation_tables import adaptive_frame, case_names, cost_points, label_frame
 from analysis.ablations import HEADLINE, PLAIN, POOLED, Record, answers_frame, of_kind
 from analysis.claims import DEFAULT_NOISE
 from analysis.judging import rule_cells
@@ -51,7 +51,7 @@ def pooled_frame(records: Iterable[Record], view: View) -> pd.DataFrame:
     """
     pooled = [name for name in POOLED if name not in view.index]
     frame = answers_frame(records, metric=HEADLINE, pooled=pooled)
-    cases = [case_name(*each) for each in zip(frame["kind"], frame["num_images"], strict=True)]
+    cases = case_names(frame)
     for name in view.cases:
         cases = [f"{case}, {value}" for case, value in zip(cases, frame[name], strict=True)]
     return frame.assign(case=cases)
@@ -105,8 +105,9 @@ def _rows(x: str, label: str = "", **only: Any) -> Draw:
 
     def draw(records: list[Record], pooled: pd.DataFrame) -> Figure | None:
         rows = pd.DataFrame(of_kind(records, "rows"))
-        asked = [case_name(*each) for each in zip(rows["kind"], rows["num_images"], strict=True)]
-        rows = rows.assign(case=asked)
+        if rows.empty:
+            return None
+        rows = rows.assign(case=case_names(rows))
         for name, value in only.items():
             rows = rows[rows[name] == value]
         return rows_figure(rows, x, label=label) if len(rows) else None
@@ -125,8 +126,7 @@ def _labelled(column: str, label: str, numbers: Sequence[int] = (), **only: Any)
             frame = frame[frame["num_images"].isin(numbers)]
         if frame.empty:
             return None
-        cases = [case_name(*each) for each in zip(frame["kind"], frame["num_images"], strict=True)]
-        return lines_figure(frame.assign(case=cases), "label", label=label)
+        return lines_figure(frame.assign(case=case_names(frame)), "label", label=label)
 
     return draw
 
@@ -152,8 +152,7 @@ def _judged(split: str) -> Draw:
         cells = cells[cells["split"] == split] if len(cells) else cells
         if cells.empty:
             return None
-        cases = zip(cells["kind"], cells["num_images"], strict=True)
-        cells = cells.assign(case=[case_name(*case) for case in cases])
+        cells = cells.assign(case=case_names(cells))
         return heat_figure(cells, "rule", title="difference to the sum")
 
     return draw

@@ -23,13 +23,15 @@ from analysis.comparisons import (
     BELOW,
     HOLDS,
     MARGIN,
-    OPEN,
-    REVERSED,
+    WORDS,
+    WORDS_TITLE,
+    by_kind,
     compare,
     overall,
     selected,
     verdict,
     word,
+    word_counts,
 )
 from focus.noise import NOISE_TYPES
 from focus.zoo.answers import CANDIDATES, VOCABULARY
@@ -301,7 +303,7 @@ def outcome_table(found: Outcome, kinds: Mapping[str, str]) -> str:
     test, cells = found.test, found.cells
     conditions = sorted_settings(cells[test.across])
     lines = []
-    for model in sorted(found.words, key=lambda name: (kinds[name], name)):
+    for model in by_kind(found.words, kinds):
         part = cells[cells["model"] == model].set_index(test.across)
         (whole,) = found.whole[found.whole["model"] == model].to_dict("records")
         line = {"model": model, "kind": kinds[model], "n": str(whole["n"])}
@@ -312,12 +314,10 @@ def outcome_table(found: Outcome, kinds: Mapping[str, str]) -> str:
             column = condition_name(test.across, condition)
             line[column] = "-" if shown is None else difference(shown, bold=True)
         lines.append({**line, "verdict": found.words[model]})
-    counts = {"model": f"{HOLDS} / {REVERSED} / {OPEN}"}
+    counts = {"model": WORDS_TITLE}
     for condition in conditions:
         words = words_of(cells[cells[test.across] == condition], test.aim)
-        counts[condition_name(test.across, condition)] = " / ".join(
-            str(words.count(each)) for each in (HOLDS, REVERSED, OPEN)
-        )
+        counts[condition_name(test.across, condition)] = word_counts(words)
     return markdown(pd.DataFrame([*lines, counts]).fillna(""))
 
 
@@ -332,7 +332,7 @@ def because(found: Outcome, records: Sequence[Record]) -> str:
     # Questions that name no single attribute have no answer of another image to count.
     named = any(row["own"] for row in rows)
     parts = []
-    for each in (HOLDS, REVERSED, OPEN):
+    for each in WORDS:
         of_word = [r for r in rows if r["role"] == role and found.words.get(r["model"]) == each]
         total = sum(row["total"] for row in of_word)
         if total:

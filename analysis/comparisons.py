@@ -141,6 +141,29 @@ def verdict(words: Mapping[str, str], kinds: Mapping[str, str]) -> str:
     return f"{text} ({'; '.join(parts)})"
 
 
+WORDS = (HOLDS, REVERSED, OPEN)
+#: Heading of `word_counts`.
+WORDS_TITLE = " / ".join(WORDS)
+
+
+def word_counts(words: Sequence[str]) -> str:
+    """How many there are of each word, in the order of `WORDS`.
+
+    >>> word_counts(["holds", "open", "holds"])
+    '2 / 0 / 1'
+    """
+    return " / ".join(str(words.count(each)) for each in WORDS)
+
+
+def by_kind(models: Iterable[str], kinds: Mapping[str, str]) -> list[str]:
+    """Models in the order of all tables and figures: those that abstain first, then by name.
+
+    >>> by_kind(["b", "a", "c"], {"a": "answering", "b": "answering", "c": "abstaining"})
+    ['c', 'a', 'b']
+    """
+    return sorted(models, key=lambda name: (kinds[name], name))
+
+
 def _counts(words: Sequence[str], first: str, more: str | None) -> str:
     text = first.format(words.count(HOLDS), len(words))
     for name in (REVERSED, OPEN):

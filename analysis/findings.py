@@ -18,7 +18,7 @@ from analysis.ablation_tables import (
 )
 from analysis.ablations import HEADLINE, PLAIN, POOLED, Record, answers_frame, of_kind, pareto
 from analysis.claims import DEFAULT_NOISE, Test, gain, in_both_readings
-from analysis.comparisons import ABOVE, BELOW, compare, selected
+from analysis.comparisons import ABOVE, BELOW, by_kind, compare, selected
 from analysis.judging import BOUNDS, PUBLISHED, SPLITS, count
 from analysis.zoo import rank_correlation
 from focus.zoo.answers import VOCABULARY
@@ -119,7 +119,7 @@ def models_table(records: Iterable[Record], kinds: Mapping[str, str]) -> str:
     """Kind of each model, and what its rows say with two images."""
     shares = role_shares([r for r in records if r.get("num_images") == 2], ["model"])
     lines = []
-    for model in sorted(kinds, key=lambda name: (kinds[name], name)):
+    for model in by_kind(kinds, kinds):
         line = {"model": model, "kind": kinds[model]}
         for name, (role, said) in ROLES.items():
             part = shares[(shares["model"] == model) & (shares["role"] == role)] \
@@ -170,9 +170,7 @@ def number_sentence(
     records: Sequence[Record], kinds: Mapping[str, str], reading: str = VOCABULARY
 ) -> list[str]:
     """How each of `SHOWN` fares on indexed questions, from the fewest to the most images."""
-    shown = {"kind": "indexed", "reading": reading, "rule": [*SHOWN]}
-    lines = [r for r in of_kind(records, "answers") if r["world"] != "clips" and selected(r, shown)]
-    frame = answers_frame([*of_kind(records, "questions"), *lines], metric=HEADLINE, pooled=POOLED)
+    frame = _shown([r for r in records if r.get("world") != "clips"], ["indexed"], reading)
     sentences = []
     for kind in sorted(set(kinds.values())):
         part = frame[frame["model"].map(kinds) == kind]
@@ -191,6 +189,13 @@ def number_sentence(
             f"accuracy from {few} to {many} images: {', '.join(texts)}."
         )
     return sentences
+
+
+def _shown(records: Sequence[Record], asked: Sequence[str], reading: str) -> pd.DataFrame:
+    """The rules of `SHOWN` on these kinds of questions, see `analysis.ablations.answers_frame`."""
+    settings = {"kind": [*asked], "reading": reading, "rule": [*SHOWN]}
+    lines = [line for line in of_kind(records, "answers") if selected(line, settings)]
+    return answers_frame([*of_kind(records, "questions"), *lines], metric=HEADLINE, pooled=POOLED)
 
 
 MAXIMUM = in_both_readings(
@@ -221,6 +226,10 @@ SINGLE = tuple(
 )  # fmt: skip
 
 
+#: What is compared beside the claims and the failures.
+BEYOND = (*MAXIMUM, *ROUTED, *SINGLE)
+
+
 def headline_table(records: Sequence[Record], kinds: Mapping[str, str]) -> str:
     """Plain decoding and the rules of `SHOWN` on two images, per model and kind of questions.
 
@@ -230,11 +239,10 @@ def headline_table(records: Sequence[Record], kinds: Mapping[str, str]) -> str:
         records: of the experiment ``domains``.
         kinds: ``abstaining`` or ``answering`` by model.
     """
-    asked = [r for r in records if r.get("reading", VOCABULARY) == VOCABULARY]
-    frame = answers_frame(asked, metric=HEADLINE, pooled=POOLED).set_index("rule")
+    frame = _shown(records, ["indexed", "matching"], VOCABULARY).set_index("rule")
     lines = []
     for kind, name in (("indexed", "indexed"), ("matching", "minimal pairs")):
-        for model in sorted(kinds, key=lambda each: (kinds[each], each)):
+        for model in by_kind(kinds, kinds):
             part = frame[(frame["kind"] == kind) & (frame["model"] == model)]
             if part.empty:
                 continue
@@ -275,7 +283,7 @@ def by_model_table(cells: Mapping[str, pd.DataFrame], rule: str, kinds: Mapping[
                 if len(part) else ():  # fmt: skip
             line = lines.setdefault(model, {"model": model, "kind": kinds[model]})
             line[f"{READ[reading]}, {split}"] = " / ".join(map(str, count(outcomes).values()))
-    ordered = sorted(lines.values(), key=lambda line: (line["kind"], line["model"]))
+    ordered = [lines[model] for model in by_kind(lines, kinds)]
     return markdown(pd.DataFrame(ordered).fillna("-")) if lines else ""
 
 

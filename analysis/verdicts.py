@@ -10,7 +10,7 @@ import pandas as pd
 from analysis.ablation_tables import difference, markdown
 from analysis.ablations import Record
 from analysis.claims import CLAIMS, Claim, Outcome, outcome
-from analysis.comparisons import ABOVE, ALIKE, BELOW, HOLDS, OPEN, REVERSED
+from analysis.comparisons import ABOVE, ALIKE, BELOW, WORDS_TITLE, by_kind, word_counts
 
 Outcomes = Sequence[Sequence[Outcome | None]]
 """For each claim what came of its tests; None where the experiment was not run."""
@@ -46,19 +46,15 @@ def verdict_frame(outcomes: Outcomes, kinds: Mapping[str, str]) -> pd.DataFrame:
     """One row for each test of a claim and model, models that abstain first.
 
     Returns:
-        Columns claim (counted from 1), label, model, word, condition (empty: all put together),
-        delta, delta_low and delta_high.
+        Columns claim (counted from 1), label, model, word, and the delta of `telling_row`.
     """
     rows = []
     for number, found in enumerate(outcomes, 1):
         for each in (one for one in found if one is not None):
-            for model in sorted(each.words, key=lambda name: (kinds[name], name)):
-                told = telling_row(each, model)
-                condition = told[each.test.across] if each.test.every else ""
-                row = {"claim": number, "label": each.test.label, "model": model,
-                       "word": each.words[model], "condition": str(condition)}  # fmt: skip
-                ends = {name: told[name] for name in ("delta", "delta_low", "delta_high")}
-                rows.append(row | ends)
+            for model in by_kind(each.words, kinds):
+                row = {"claim": number, "label": each.test.label, "model": model}
+                delta = telling_row(each, model)["delta"]
+                rows.append({**row, "word": each.words[model], "delta": delta})
     return pd.DataFrame(rows)
 
 
@@ -70,14 +66,12 @@ def verdict_table(outcomes: Outcomes, claims: Sequence[Claim] = CLAIMS) -> str:
             named = f"{number}. {claim.claim}" if test is claim.tests[0] else ""
             line = {"claim": named, "test": test.label}
             if each is None or not each.words:
-                lines.append({**line, f"{HOLDS} / {REVERSED} / {OPEN}": "not run"})
+                lines.append({**line, WORDS_TITLE: "not run"})
                 continue
-            words = list(each.words.values())
-            counts = " / ".join(str(words.count(one)) for one in (HOLDS, REVERSED, OPEN))
             told = sorted(
                 (telling_row(each, model) for model in each.words), key=lambda row: row["delta"]
             )
-            line |= {f"{HOLDS} / {REVERSED} / {OPEN}": counts}
+            line |= {WORDS_TITLE: word_counts(list(each.words.values()))}
             lines.append(line | {"least": difference(told[0], True),
                                  "greatest": difference(told[-1], True)})  # fmt: skip
     return markdown(pd.DataFrame(lines).fillna("-"))

@@ -25,10 +25,8 @@ from analysis.ablations import Record, of_kind, read_records
 from analysis.claims import CLAIMS, outcome, sentence
 from analysis.figures import save_figure
 from analysis.findings import (
+    BEYOND,
     FAILURES,
-    MAXIMUM,
-    ROUTED,
-    SINGLE,
     abstention_points,
     judged_sentence,
     judged_table,
@@ -154,9 +152,7 @@ def summary(
     """One line for each comparison that the results make of this experiment."""
     claimed = (test for claim in CLAIMS for test in claim.tests)
     failing = (test for failure in FAILURES for test in failure.tests)
-    tests = [
-        test for test in (*claimed, *failing, *MAXIMUM, *ROUTED, *SINGLE) if test.experiment == name
-    ]
+    tests = [test for test in (*claimed, *failing, *BEYOND) if test.experiment == name]
     lines = [f"- {sentence(outcome(test, records), kinds)}" for test in tests]
     lines += [f"- Read {READ[each]}. {judged_sentence(frame)}" for each, frame in judged.items()]
     return ["\n".join(lines), DETAILS] if lines else []

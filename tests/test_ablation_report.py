@@ -782,6 +782,7 @@ def test_what_rows_say_is_told_apart_by_the_number_of_images():
     heights = {bars.get_label(): bars[0].get_height() for bars in figure.axes[0].containers}
     assert (heights["unknown"], heights["own image"]) == (1.0, 0.0)
     plt.close(figure)
+    assert view.figures["rows"]([], pd.DataFrame()) is None
 
 
 # -- The table at the end of a run ----------------------------------------------------------------

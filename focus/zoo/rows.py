@@ -171,26 +171,20 @@ def _rendered(
     }
 
 
-@torch.no_grad()
 def _answers(
-    vlm: VisionLanguageModel,
-    requests: Sequence[Request],
-    *,
-    most_tokens: int,
-    batch_images: int = 128,
+    vlm: VisionLanguageModel, requests: Sequence[Request], *, most_tokens: int, batch: int = 128
 ) -> list[str]:
-    """What greedy decoding answers, in so many tokens."""
+    """What greedy decoding answers about one image each, in so many tokens."""
     frontend = Frontend.of(vlm.model, vlm.processor)
     prompts = [frontend.encoder.prompt(request.question) for request in requests]
     # Prompts of one length need no padding, which would move their positions.
-    alike: dict[tuple[int, int], list[int]] = {}
-    for i, (prompt, request) in enumerate(zip(prompts, requests, strict=True)):
-        alike.setdefault((len(prompt), len(request.images)), []).append(i)
+    alike: dict[int, list[int]] = {}
+    for i, prompt in enumerate(prompts):
+        alike.setdefault(len(prompt), []).append(i)
     said: dict[int, str] = {}
-    for (_, number), indices in alike.items():
-        size = max(1, batch_images // max(1, number))
-        for start in range(0, len(indices), size):
-            part = indices[start : start + size]
+    for indices in alike.values():
+        for start in range(0, len(indices), batch):
+            part = indices[start : start + batch]
             ids = torch.tensor([prompts[i] for i in part], device=vlm.model.device)
             images = [image for i in part for image in requests[i].images]
             sequences = vlm.model.generate(
