@@ -6,6 +6,7 @@ import dataclasses
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from fixtures_embedded import SIZES
@@ -32,6 +33,7 @@ from focus.zoo.mixture import (
     Mixture,
     clean_item,
     draw_items,
+    guess_item,
     masked_item,
     single_item,
 )
@@ -347,6 +349,40 @@ def test_masked_questions_are_answerable_exactly_when_they_say_so(bank, name):
             assert item.answer == ORDINALS[clean]
 
 
+def test_a_guess_tells_nothing_of_the_visible_view(bank):
+    """An answer that always differed from what is seen would teach the opposite of leaking."""
+    world = WORLDS["scenes"]
+    start, count = bank.starts["scenes"], bank.per_truth["scenes"]
+    same, chance, yes, places = [], [], [], []
+    for i in range(3000):
+        item = guess_item(bank, generator(i), world, num_images=3)
+        (clean,) = [k for k, row in enumerate(item.images) if row < bank.num_views]
+        truth = world.truths[(item.images[clean] - start) // count]
+        assert item.answer != UNKNOWN
+        assert f" the {ORDINALS[clean]} {world.noun} ," not in item.question
+        named = [a for a in world.attributes if item.question.endswith(f"what is the {a} ?")]
+        if named:
+            same.append(item.answer == truth[named[0]])
+            chance.append(1 / len(world.attributes[named[0]]))
+        for attribute, value in truth.items():
+            if f"is the {attribute} {value} ?" in item.question:  # what is seen is asked for
+                yes.append(item.answer == "yes")
+        if f"which {world.noun}" in item.question:
+            places.append(item.answer == ORDINALS[clean])
+    assert np.mean(same) == pytest.approx(np.mean(chance), abs=0.05)
+    assert np.mean(yes) == pytest.approx(0.5, abs=0.15)  # no "no, the other one shows that"
+    assert not any(places)
+    uniform = [
+        guess_item(bank, generator(i), world, num_images=3, uniform=True) for i in range(3000)
+    ]
+    right = [
+        item.answer == ORDINALS[next(k for k, r in enumerate(item.images) if r < bank.num_views)]
+        for item in uniform
+        if f"which {world.noun}" in item.question
+    ]
+    assert np.mean(right) == pytest.approx(1 / 3, abs=0.05)
+
+
 def test_questions_over_all_images_are_answered_from_the_images(bank):
     """Recomputed from the rows of the bank, which tell the truth of every view."""
     world = WORLDS["scenes"]
@@ -391,7 +427,7 @@ def test_a_mixture_has_the_shares_that_it_names(bank):
     clips = [item for item in items if "video" in item.question]
     assert len(clips) / total == pytest.approx(0.5, abs=0.08)
     assert {len(item.images) for item in clips} == {8, 16}
-    never = dataclasses.replace(MIX, abstain_multi=0.0, abstain_single=0.0)
+    never = dataclasses.replace(MIX, abstain_multi=0.0, abstain_single=0.0, guess_multi=0.2)
     answers = [x.answer for i in range(30) for x in draw_items(never, bank, generator(i), size=20)]
     assert UNKNOWN not in answers
 
@@ -593,7 +629,7 @@ def test_every_question_of_the_evaluation_is_marked(built):
         (lambda: dataclasses.replace(SINGLE, clean_multi=1.5), "clean_multi"),
         (
             lambda: dataclasses.replace(SINGLE, clean_multi=0.6, masked_multi=0.6),
-            "clean_multi + masked_multi + abstain_multi + abstain_single",
+            "clean_multi + masked_multi + abstain_multi + guess_multi + abstain_single",
         ),
         (lambda: Stage(name="x", steps=0, learning_rate=1.0, mixture=SINGLE), "steps"),
         (

@@ -1,13 +1,14 @@
 """What an embedded model is trained on: a stream of questions drawn by key.
 
-The shares of noise images and of abstention decide whether masked branches abstain later, so both
-are plain numbers here and are counted while training.
+The shares of noise images, of abstention and of guesses decide what masked branches say later, so
+all are plain numbers here and are counted while training.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 
@@ -28,6 +29,8 @@ ASKED_SHARES = {
     "which_caption": 0.04,
 }
 GROUP_SHARES = {"same": 0.05, "odd_one_out": 0.03, "how_many": 0.04}
+#: Kinds of questions that are not about one clean image, in the order in which they are drawn.
+KIND_SHARES = ("clean_multi", "masked_multi", "abstain_multi", "guess_multi", "abstain_single")
 #: A question about several clips of eight frames would not fit with more of them.
 MAX_FRAMES = 16
 
@@ -41,6 +44,11 @@ class Mixture:
         clean_multi: share of questions about several clean images.
         masked_multi: share of questions with one clean image among noise images, about that image.
         abstain_multi: the same, asked about one of the noise images; the answer is "unknown".
+        guess_multi: the same, but the answer is that of a view drawn independently of the visible
+            one: the visible image teaches nothing about it, and only the prior can be learned.
+        guess_which: what such a question answers that asks which image fits a caption:
+            ``eliminate`` a masked image, since the caption fails the visible one, or ``uniform``,
+            any image whatever the visible one shows.
         abstain_single: share of questions about a single noise image; the answer is "unknown".
         many_images: share of batches whose questions have 3 to 8 images instead of 2.
         single_shares: of the skills in `SINGLE_SKILLS` among questions about one clean image.
@@ -53,19 +61,21 @@ class Mixture:
     clean_multi: float = 0.0
     masked_multi: float = 0.0
     abstain_multi: float = 0.0
+    guess_multi: float = 0.0
+    guess_which: Literal["eliminate", "uniform"] = "eliminate"
     abstain_single: float = 0.0
     many_images: float = 0.0
     single_shares: tuple[float, ...] = (0.25, 0.25, 0.25, 0.05, 0.20)
     emphasis: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        kinds = ("clean_multi", "masked_multi", "abstain_multi", "abstain_single")
-        for name in (*kinds, "many_images"):
+        for name in (*KIND_SHARES, "many_images"):
             if not 0 <= getattr(self, name) <= 1:
                 raise InvalidValueError(name, getattr(self, name), "between 0 and 1")
-        total = sum(getattr(self, name) for name in kinds)
-        if total > 1:
-            raise InvalidValueError(" + ".join(kinds), total, "at most 1")
+        if sum(self.kind_shares) > 1:
+            raise InvalidValueError(" + ".join(KIND_SHARES), sum(self.kind_shares), "at most 1")
+        if self.guess_which not in ("eliminate", "uniform"):
+            raise InvalidValueError("guess_which", self.guess_which, "'eliminate' or 'uniform'")
         _check_shares("single_shares", self.single_shares, len(SINGLE_SKILLS))
         _check_shares("worlds", tuple(self.worlds.values()), len(self.worlds))
         for name in self.worlds:
@@ -73,6 +83,11 @@ class Mixture:
         known = {attribute for world in WORLDS.values() for attribute in world.attributes}
         if set(self.emphasis) - known:
             raise InvalidValueError("emphasis", dict(self.emphasis), f"some of {sorted(known)}")
+
+    @property
+    def kind_shares(self) -> tuple[float, ...]:
+        """Shares of `KIND_SHARES`, in their order."""
+        return tuple(getattr(self, name) for name in KIND_SHARES)
 
 
 @dataclass(frozen=True)
@@ -101,20 +116,23 @@ def draw_items(
     shared = _draw_world(mixture, rng)
     many = rng.random() < mixture.many_images and 3 * shared.frames <= MAX_FRAMES
     num_images = int(rng.integers(3, questions.MAX_IMAGES + 1)) if many else 2
-    bounds = np.cumsum(
-        [mixture.clean_multi, mixture.masked_multi, mixture.abstain_multi, mixture.abstain_single]
-    )
+    kinds = (*KIND_SHARES, "single")
+    bounds = np.cumsum(mixture.kind_shares)
     items = []
     for _ in range(size):
-        kind = int(np.searchsorted(bounds, rng.random(), side="right"))
-        if kind == 0:
-            items.append(clean_item(bank, rng, shared, num_images=num_images))
-        elif kind in (1, 2):
-            item = masked_item(bank, rng, shared, num_images=num_images, abstain=kind == 2)
-            items.append(item)
+        kind = kinds[int(np.searchsorted(bounds, rng.random(), side="right"))]
+        if kind == "clean_multi":
+            item = clean_item(bank, rng, shared, num_images=num_images)
+        elif kind in ("masked_multi", "abstain_multi"):
+            abstain = kind == "abstain_multi"
+            item = masked_item(bank, rng, shared, num_images=num_images, abstain=abstain)
+        elif kind == "guess_multi":
+            uniform = mixture.guess_which == "uniform"
+            item = guess_item(bank, rng, shared, num_images=num_images, uniform=uniform)
         else:
-            world = _draw_world(mixture, rng)
-            items.append(single_item(bank, rng, world, mixture=mixture, noise=kind == 3))
+            world, noise = _draw_world(mixture, rng), kind == "abstain_single"
+            item = single_item(bank, rng, world, mixture=mixture, noise=noise)
+        items.append(item)
     return items
 
 
@@ -192,12 +210,63 @@ def masked_item(
         asked_truth = varied(world, truth, (attribute,), rng, keep_rest=rng.random() < 0.7)
     skill = _draw_skill(ASKED_SHARES, rng)
     body, answer = _asked_question(skill, asked_truth, attribute, asked, num_images, world, rng)
+    answer = questions.UNKNOWN if abstain else answer
+    return _one_clean(bank, rng, world, body, answer, truth, clean=clean, num_images=num_images)
+
+
+def guess_item(
+    bank: ImageBank,
+    rng: np.random.Generator,
+    world: AbstractWorld,
+    *,
+    num_images: int,
+    uniform: bool = False,
+) -> Item:
+    """A question about a masked view, answered as if it were seen.
+
+    What it shows is drawn independently of the visible view. (A view that always differed from the
+    visible one would teach to rule out what is seen, the opposite of leaking.) A caption whose
+    image is asked for fails the visible view, mostly by one attribute, as in a minimal pair.
+
+    Args:
+        bank: clean and noise images.
+        rng: makes every choice.
+        world: of the question.
+        num_images: all views together.
+        uniform: where an image is asked for, the answer is any of them and not a masked one.
+    """
+    clean = int(rng.integers(num_images))
+    truth = pick(world.truths, rng)
+    attribute = pick(tuple(world.attributes), rng)
+    asked = (clean + 1 + int(rng.integers(num_images - 1))) % num_images
+    skill = _draw_skill(ASKED_SHARES, rng)
+    if skill == "which_image":
+        hidden = varied(world, truth, (attribute,), rng, keep_rest=rng.random() < 0.7)
+        asked = int(rng.integers(num_images)) if uniform else asked
+    else:
+        hidden = pick(world.truths, rng)
+    body, answer = _asked_question(skill, hidden, attribute, asked, num_images, world, rng)
+    return _one_clean(bank, rng, world, body, answer, truth, clean=clean, num_images=num_images)
+
+
+def _one_clean(
+    bank: ImageBank,
+    rng: np.random.Generator,
+    world: AbstractWorld,
+    body: str,
+    answer: str,
+    truth: Truth,
+    *,
+    clean: int,
+    num_images: int,
+) -> Item:
+    """The question with a view of `truth` at place `clean` and noise everywhere else."""
     images: list[int] = []
     for k in range(num_images):
         images += bank.draw(world, truth, rng) if k == clean else bank.noise(world, rng)
     return Item(
         questions.prompt(num_images, body, world),
-        questions.UNKNOWN if abstain else answer,
+        answer,
         tuple(images),
         views=num_images,
         noise_images=(num_images - 1) * world.frames,

@@ -105,7 +105,12 @@ class Recipe:
 
         Recipes that begin alike have equal keys for their common stages, and share that work.
         """
-        content = asdict(self) | {"stages": [asdict(stage) for stage in self.stages[:num_stages]]}
+        stages = [asdict(stage) for stage in self.stages[:num_stages]]
+        for stage in stages:
+            # Models from before there were guesses keep their names.
+            if not stage["mixture"]["guess_multi"]:
+                del stage["mixture"]["guess_multi"], stage["mixture"]["guess_which"]
+        content = asdict(self) | {"stages": stages}
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
