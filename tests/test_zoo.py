@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from pathlib import Path
 
 import numpy as np
@@ -588,17 +589,20 @@ def test_rows_are_counted_by_what_they_show():
     words = {i: word for word, i in ids.items()}
     branches = torch.zeros(2, 2, len(ids))
     reference = torch.zeros(2, len(ids))
+    sure, unsure = 40.0, 1e-4
     for n, example in enumerate(examples):
         (target,) = example.targets
         own = example.truths[1 - target][str(example.metadata["attribute"])]
-        branches[target, n, ids[example.answer]] = 1
-        branches[1 - target, n, ids[own if n == 0 else UNKNOWN]] = 1
-        reference[n, ids[UNKNOWN]] = 1
+        branches[target, n, ids[example.answer]] = sure
+        branches[1 - target, n, ids[own if n == 0 else UNKNOWN]] = unsure if n == 0 else sure
+        reference[n, ids[UNKNOWN]] = sure
     found = what_rows_say(examples, RowLogits(reference, branches), words)
+    answers = len({example.answer for example in examples})
+    half = round(math.log(len(ids)) / 2, 4)  # one row of two spreads over the whole vocabulary
     assert found == [
-        Rows("scenes", 2, "on target", 2, 0, 0, 2),
-        Rows("scenes", 2, "off target", 0, 1, 1, 2),
-        Rows("scenes", 2, "reference", 0, 0, 2, 2),
+        Rows("scenes", 2, "on target", 2, 0, 0, 2, top=3 - answers, entropy=0.0),
+        Rows("scenes", 2, "off target", 0, 1, 1, 2, top=1, entropy=half),
+        Rows("scenes", 2, "reference", 0, 0, 2, 2, top=2, entropy=0.0),
     ]
 
 

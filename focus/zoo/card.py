@@ -155,17 +155,22 @@ def _architecture(sizes: Mapping[str, Any]) -> list[str]:
 
 def _training(record: Mapping[str, Any]) -> list[str]:
     recipe = record["recipe"]
+    shown = {
+        "clean_multi": "several clean images",
+        "masked_multi": "one clean among noise, asked",
+        "abstain_multi": 'noise asked among several, "unknown"',
+        "guess_multi": "noise asked among several, a guess",
+        "abstain_single": 'single noise image, "unknown"',
+    }
+    if not any(stage["mixture"].get("guess_multi") for stage in recipe["stages"]):
+        del shown["guess_multi"]  # models from before there were guesses
     stages = [
-        "| stage | steps | learning rate | several clean images | one clean among noise, asked | "
-        'noise asked among several, "unknown" | single noise image, "unknown" | '
+        f"| stage | steps | learning rate | {' | '.join(shown.values())} | "
         "loss at start, quarters, end |",
-        "|---|---|---|---|---|---|---|---|",
+        "|---" * (len(shown) + 4) + "|",
     ]
     for stage in recipe["stages"]:
-        mixture = stage["mixture"]
-        shares = (
-            mixture[k] for k in ("clean_multi", "masked_multi", "abstain_multi", "abstain_single")
-        )
+        shares = (stage["mixture"][name] for name in shown)
         stages.append(
             f"| {stage['name']} | {stage['steps']} "
             f"| {stage['learning_rate'] * recipe['learning_rate_scale']:g} "
@@ -218,14 +223,17 @@ def _results(results: Mapping[str, Any]) -> list[str]:
         for cell in results["cells"]
         if cell["kind"] != "single"
     ]
+    measured = all("entropy" in row for row in results["rows"])
     rows = [
         (
             f"{row['world']}, {row['num_images']} images, {row['row']}",
             *(f"{row[key] / row['total']:.3f}" for key in ("right", "own", "unknown")),
+            *((f"{row['top'] / row['total']:.3f}", f"{row['entropy']:.2f}") if measured else ()),
             str(row["total"]),
         )
         for row in results["rows"]
     ]
+    commitment = ("most frequent answer", "entropy (nats)") if measured else ()
     return [
         "## Results",
         f"Split {results['split']}, stored weights in float32, first token of the answer among the "
@@ -242,7 +250,7 @@ def _results(results: Mapping[str, Any]) -> list[str]:
         "### What the branches say",
         "First token over the whole vocabulary, on indexed questions. On target: the asked image "
         "is the clean one. Off target: another one is.",
-        _table(("row", "right", "names the clean image", '"unknown"', "n"), rows),
+        _table(("row", "right", "names the clean image", '"unknown"', *commitment, "n"), rows),
     ]
 
 

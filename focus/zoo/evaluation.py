@@ -11,10 +11,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from statistics import fmean
 from types import MappingProxyType
 from typing import Any
 
 from torch import Tensor
+from torch.distributions import Categorical
 
 from focus.benchmarks.base import Example
 from focus.benchmarks.embedded import KINDS, AbstractEmbedded, asked_view, view_units
@@ -81,6 +83,9 @@ class Rows:
         own: how often what is true of the clean view, which is not the asked one.
         unknown: how often "unknown".
         total: number of rows.
+        top: how often the answer that such rows give most often: the commitment of a row that
+            cannot know.
+        entropy: mean entropy of the first token, in nats, over the whole vocabulary.
     """
 
     world: str
@@ -90,6 +95,8 @@ class Rows:
     own: int
     unknown: int
     total: int
+    top: int
+    entropy: float
 
 
 def evaluate(
@@ -187,6 +194,8 @@ def what_rows_say(
     counts: dict[str, Counter[str]] = {
         row: Counter() for row in ("on target", "off target", "reference")
     }
+    answers: dict[str, Counter[str]] = {row: Counter() for row in counts}
+    entropies: dict[str, list[float]] = {row: [] for row in counts}
     for q, example in enumerate(examples):
         target = asked_view(example)
         attribute = str(example.metadata["attribute"])
@@ -194,6 +203,8 @@ def what_rows_say(
         for k, logits in enumerate([*found.branches[:, q], found.reference[q]]):
             said = words[int(logits.argmax())]
             row = "reference" if k == number else "on target" if k == target else "off target"
+            answers[row][said] += 1
+            entropies[row].append(float(Categorical(logits=logits.double()).entropy()))
             counts[row]["total"] += 1
             counts[row]["right"] += said == example.answer
             counts[row]["unknown"] += said == UNKNOWN
@@ -205,6 +216,8 @@ def what_rows_say(
             len(examples[0].truths),
             row,
             *(count[key] for key in ("right", "own", "unknown", "total")),
+            top=max(answers[row].values()),
+            entropy=round(fmean(entropies[row]), 4),
         )
         for row, count in counts.items()
     ]
