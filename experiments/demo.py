@@ -29,9 +29,10 @@ from experiments.evaluation import (
     set_threads,
     write_summary,
 )
-from focus.benchmarks import IMAGE_PLACEHOLDER, AbstractBenchmark, Example
+from focus.benchmarks import AbstractBenchmark, Example
 from focus.decoding import Focus, GenerationSettings, Request, Vanilla
 from focus.decoding.rows import render
+from focus.images import IMAGE_PLACEHOLDER
 from focus.models import VisionLanguageModel
 from focus.records import Record, RecordFile, peak_memory
 

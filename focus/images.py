@@ -29,6 +29,9 @@ from PIL import Image, ImageFile, ImageOps
 
 from focus.errors import FocusError, ImageError, InvalidValueError, PromptError
 
+IMAGE_PLACEHOLDER = "<image>"
+"""Marks in a question where an image stands, whatever token the model's family has for it."""
+
 ImageSource = str | os.PathLike[str] | bytes | Image.Image | np.ndarray
 """What `load_image` accepts."""
 

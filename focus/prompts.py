@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, ProcessorMixin
 
-from focus.benchmarks.base import IMAGE_PLACEHOLDER
 from focus.errors import PromptError
+from focus.images import IMAGE_PLACEHOLDER
 from focus.models.base import AbstractFamily, ImageInputs
 
 
@@ -83,21 +83,64 @@ def render_chat(processor: ProcessorMixin, question: str, system: str | None = N
     Some templates (LLaVA-OneVision's) put all images before the text, whatever their order, which
     would turn "first image: <image> second image: <image>" into words about nothing. There the
     image tokens go into the text itself.
+
+    Raises:
+        PromptError: the processor has no chat template, or a text holds a special token.
     """
+    if not getattr(processor, "chat_template", None):
+        raise PromptError(
+            f"{type(processor).__name__} has no chat template, so a question cannot be put into a "
+            "prompt; set processor.chat_template, or load a checkpoint that was tuned to chat"
+        )
+    for where, text in (("question", question.replace(IMAGE_PLACEHOLDER, "")), ("system", system)):
+        if found := special_tokens_in(processor, text or ""):
+            raise PromptError(
+                f"the {where} prompt must not contain {', '.join(map(repr, found))} as text: to "
+                f"the model it is a control token (images are written {IMAGE_PLACEHOLDER})"
+            )
 
     def apply(messages: list[dict[str, Any]]) -> str:
         return processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
 
-    rendered = apply(chat_messages(question, system))
+    if _keeps_order(processor, question, apply, system):
+        return apply(chat_messages(question, system))
     written = question.replace(IMAGE_PLACEHOLDER, processor.image_token)
-    pieces = re.split(f"({re.escape(processor.image_token)})", written)
-    position = 0
-    for piece in pieces:
-        found = rendered.find(piece.strip(), position)
-        if found < 0:
-            return apply(_conversation([{"type": "text", "text": written}], system))
-        position = found + len(piece.strip())
-    return rendered
+    return apply(_conversation([{"type": "text", "text": written}], system))
+
+
+def _keeps_order(
+    processor: ProcessorMixin,
+    question: str,
+    apply: Callable[[list[dict[str, Any]]], str],
+    system: str | None,
+) -> bool:
+    """Whether the template leaves images and text in their order.
+
+    Rendered with marks in place of the texts: the question's own words may occur elsewhere too, in
+    the system prompt or in the template's header.
+    """
+    parts = re.split(f"({re.escape(IMAGE_PLACEHOLDER)})", question)
+    marks = [
+        part if part in ("", IMAGE_PLACEHOLDER) else f"\ue000{number}\ue001"
+        for number, part in enumerate(parts)
+    ]
+    rendered = apply(chat_messages("".join(marks), system))
+    found = re.findall(f"\ue000\\d+\ue001|{re.escape(processor.image_token)}", rendered)
+    expected = [processor.image_token if m == IMAGE_PLACEHOLDER else m for m in marks if m]
+    return found == expected
+
+
+def special_tokens_in(processor: ProcessorMixin, text: str) -> list[str]:
+    """Special tokens of the tokenizer that a text spells out; a tokenizer takes them for real.
+
+    >>> from focus.models.tiny import build_tiny
+    >>> special_tokens_in(build_tiny("qwen2_5_vl").processor, "a <|vision_end|> b")
+    ['<|vision_end|>']
+    """
+    tokenizer = processor.tokenizer
+    added = tokenizer.added_tokens_decoder.values()
+    special = {*tokenizer.all_special_tokens, *(str(token) for token in added if token.special)}
+    return sorted(token for token in special if token and token in text)
 
 
 def build_prompt(
@@ -112,8 +155,8 @@ def build_prompt(
     """Renders the chat template, widens each image token and finds the image spans.
 
     Raises:
-        PromptError: the question is empty or does not fit the images, or its text contains the
-            family's own image token.
+        PromptError: the question is empty or does not fit the images, see `render_chat`, or the
+            template changes the number of images.
     """
     question = place_images(question, len(images))
     text = render_chat(processor, question, system)
@@ -121,7 +164,7 @@ def build_prompt(
     if len(pieces) != len(images) + 1:
         raise PromptError(
             f"the rendered prompt holds {len(pieces) - 1} image tokens ({processor.image_token}) "
-            f"for {len(images)} images; the question must not contain that token as text"
+            f"for {len(images)} images; the chat template drops or adds some"
         )
     widened = pieces[0]
     for image, piece in zip(images, pieces[1:], strict=True):

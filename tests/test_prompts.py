@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 import torch
 from tokenizers.processors import TemplateProcessing
@@ -93,12 +95,20 @@ class TestPrompt:
         without = build(vlm, images[:1], "<image> what")
         assert with_system.spans[0][0] > without.spans[0][0]
 
-    def test_the_image_token_as_text_is_refused(self, any_vlm, images):
-        """It would take the features of an image that is not there."""
-        token = any_vlm.processor.image_token
-        for kwargs in ({"question": f"what is {token} <image>"}, {"system": token}):
-            with pytest.raises(PromptError, match=r"must not contain that token|placeholders"):
-                build(any_vlm, images[:1], **{"question": "<image> what", **kwargs})
+    def test_special_tokens_as_text_are_refused(self, any_vlm, images):
+        """They would take the features of an image that is not there, or end the user's turn."""
+        control = ["<eos>", "<|video_pad|>", "<|vision_start|>"]
+        for token in (any_vlm.processor.image_token, *control):
+            for kwargs in ({"question": f"what {token} is <image>"}, {"system": f"be {token}"}):
+                if kwargs.get("question", "").count("<image>") == 2:
+                    continue  # LLaVA-OneVision's token is the placeholder itself
+                with pytest.raises(PromptError, match=f"must not contain .*{re.escape(token)}"):
+                    build(any_vlm, images[:1], **{"question": "<image> what", **kwargs})
+
+    def test_a_processor_without_a_template_is_refused(self, own_vlm, images):
+        own_vlm.processor.chat_template = None
+        with pytest.raises(PromptError, match="has no chat template"):
+            build(own_vlm, images[:1], "<image> what")
 
     def test_spans_must_be_those_of_the_images(self, vlm):
         token = vlm.family.image_token_id(vlm.model)
@@ -129,7 +139,7 @@ class TestPrompt:
 
 
 IMAGES_FIRST = (
-    "{% for message in messages %}"
+    "a chat : {% for message in messages %}"
     "{% for part in message.content if part.type == 'image' %}<image>{% endfor %}"
     "{% for part in message.content if part.type == 'text' %}{{ part.text }}{% endfor %}"
     "{% endfor %}"
@@ -142,6 +152,19 @@ def test_images_stay_where_they_stand_though_the_template_moves_them():
     vlm.processor.chat_template = IMAGES_FIRST
     question = "first image : <image> second image : <image> which ?"
     moved = vlm.processor.apply_chat_template(chat_messages(question), tokenize=False)
-    assert moved.startswith("<image><image>")  # control: the template does move them
-    assert render_chat(vlm.processor, question) == question
-    assert render_chat(vlm.processor, "<image><image> which ?") == "<image><image> which ?"
+    assert "<image><image>" in moved  # control: the template does move them
+    assert render_chat(vlm.processor, question) == f"a chat : {question}"
+    assert render_chat(vlm.processor, "<image><image> which ?") == "a chat : <image><image> which ?"
+
+
+@pytest.mark.parametrize(
+    ("question", "system"),
+    [
+        ("Compare the images. <image><image> Which is red ?", "Judge. Compare the images."),
+        ("a <image><image> which is red ?", None),  # the template's header begins with "a"
+    ],
+)
+def test_words_that_stand_elsewhere_too_do_not_move_the_images(question, system):
+    vlm = build_tiny("llava_onevision")
+    vlm.processor.chat_template = IMAGES_FIRST
+    assert render_chat(vlm.processor, question, system) == f"a chat : {system or ''}{question}"

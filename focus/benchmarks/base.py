@@ -10,9 +10,8 @@ from typing import Any, ClassVar, Self, cast
 from PIL import Image
 
 from focus.errors import InvalidValueError, PromptError, UnknownNameError
+from focus.images import IMAGE_PLACEHOLDER
 from focus.scoring import Reference, Score, Scorer, score_answer
-
-IMAGE_PLACEHOLDER = "<image>"
 
 
 @dataclass(frozen=True)

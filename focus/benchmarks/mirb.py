@@ -37,11 +37,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, final
 
-from focus.benchmarks.base import IMAGE_PLACEHOLDER, Example
+from focus.benchmarks.base import Example
 from focus.benchmarks.hub import AbstractHubBenchmark, Item
 from focus.benchmarks.prompting import images_first, interleaved, letters
 from focus.benchmarks.source import DataSource
 from focus.errors import DatasetSchemaError
+from focus.images import IMAGE_PLACEHOLDER
 from focus.parsing import bare, final_answer, named_choice, number, option_letter, plain
 from focus.parsing.official import official_exact
 from focus.scoring import Reference, Score, Scorer, score_parsed

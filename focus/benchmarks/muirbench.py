@@ -23,7 +23,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, final
 
-from focus.benchmarks.base import IMAGE_PLACEHOLDER, Example
+from focus.benchmarks.base import Example
 from focus.benchmarks.hub import AbstractHubBenchmark, Item, option_index
 from focus.benchmarks.prompting import (
     bracketed_options,
@@ -34,6 +34,7 @@ from focus.benchmarks.prompting import (
     turned,
 )
 from focus.benchmarks.source import DataSource
+from focus.images import IMAGE_PLACEHOLDER
 from focus.parsing import option_letter
 from focus.parsing.official import after_thinking, official_first_letter
 from focus.scoring import Reference, Score, Scorer, score_parsed

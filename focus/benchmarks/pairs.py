@@ -15,9 +15,10 @@ from typing import Any, ClassVar
 
 from PIL import Image
 
-from focus.benchmarks.base import IMAGE_PLACEHOLDER, Example
+from focus.benchmarks.base import Example
 from focus.benchmarks.hub import AbstractHubBenchmark, Item
 from focus.benchmarks.prompting import rotation
+from focus.images import IMAGE_PLACEHOLDER
 from focus.parsing import named_choice, option_letter
 from focus.parsing.official import official_two_letters
 from focus.scoring import Reference, Score, Scorer, score_parsed

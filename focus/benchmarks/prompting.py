@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from PIL import Image
 
-from focus.benchmarks.base import IMAGE_PLACEHOLDER
+from focus.images import IMAGE_PLACEHOLDER
 
 
 def letters(count: int) -> tuple[str, ...]:

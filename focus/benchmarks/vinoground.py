@@ -32,13 +32,14 @@ from typing import Any, ClassVar, final
 
 from PIL import Image
 
-from focus.benchmarks.base import IMAGE_PLACEHOLDER, Example
+from focus.benchmarks.base import Example
 from focus.benchmarks.hub import AbstractHubBenchmark, Item
 from focus.benchmarks.pairs import score_official, score_strict
 from focus.benchmarks.prompting import rotation
 from focus.benchmarks.source import DataSource
 from focus.benchmarks.video import evenly_from_start, first_to_last, sample_frames
 from focus.errors import DatasetUnavailableError, InvalidValueError
+from focus.images import IMAGE_PLACEHOLDER
 from focus.scoring import Scorer
 
 DIRECTIONS = ("text", "video")

@@ -24,13 +24,13 @@ import time
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, final
 
-from focus.benchmarks.base import IMAGE_PLACEHOLDER
 from focus.decoding.base import AbstractDecoding, Decoded, GenerationSettings, Request
 from focus.decoding.reuse import remembering
 from focus.decoding.vanilla import Vanilla
 from focus.errors import InvalidValueError, PromptError
+from focus.images import IMAGE_PLACEHOLDER
 from focus.models.loading import VisionLanguageModel
-from focus.prompts import place_images
+from focus.prompts import place_images, special_tokens_in
 
 FIELDS = ("index", "count", "caption")
 
@@ -125,8 +125,9 @@ class CaptionThenAnswer(AbstractDecoding):
             IMAGE_PLACEHOLDER
         )
         for index, (caption, piece) in enumerate(zip(captions, pieces, strict=True), start=1):
-            for token in (IMAGE_PLACEHOLDER, vlm.processor.image_token):
-                caption = caption.replace(token, "")  # would ask for an image that is not there
+            # A token of images would ask for one that is not there, any other break the chat.
+            for token in (IMAGE_PLACEHOLDER, *special_tokens_in(vlm.processor, caption)):
+                caption = caption.replace(token, "")
             written = self.template.format(index=index, count=len(captions), caption=caption)
             before += IMAGE_PLACEHOLDER + written + piece
         return replace(request, question=before)

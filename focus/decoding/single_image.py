@@ -28,11 +28,11 @@ from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal, final
 
-from focus.benchmarks.base import IMAGE_PLACEHOLDER
 from focus.branches import BranchPlan, Unit, clean_plan, focus_plan, target_units
 from focus.decoding.base import AbstractDecoding, Decoded, GenerationSettings, Request
 from focus.decoding.rows import clean_rows, decode_rows
 from focus.errors import InvalidValueError
+from focus.images import IMAGE_PLACEHOLDER
 from focus.models.loading import VisionLanguageModel
 from focus.noise import NoiseConfig
 from focus.prompts import place_images

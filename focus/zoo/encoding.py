@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from PIL import Image
 from transformers import ProcessorMixin
 
-from focus.benchmarks.base import IMAGE_PLACEHOLDER
 from focus.errors import InvalidValueError
+from focus.images import IMAGE_PLACEHOLDER
 from focus.models.base import AbstractFamily
 from focus.zoo.vocabulary import ASSISTANT, END, USER
 from focus.zoo.worlds.base import SIZE

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from focus.benchmarks.base import IMAGE_PLACEHOLDER
 from focus.errors import InvalidValueError
+from focus.images import IMAGE_PLACEHOLDER
 from focus.zoo.worlds.base import AbstractWorld, Truth
 
 ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth")
