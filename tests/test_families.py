@@ -9,6 +9,7 @@ can choose the right tokens.
 from __future__ import annotations
 
 import copy
+import functools
 import hashlib
 import itertools
 import subprocess
@@ -87,7 +88,8 @@ def test_branch_logits_are_exact(any_vlm, ask, words_only, num_images, variant):
         for prefill in ("shared", "naive")
     )
     plan = focus.plan(request)
-    shown = render(plan, request, focus.noise, per_run=focus.sharing == "run")
+    seen = functools.partial(any_vlm.family.seen, any_vlm.processor)
+    shown = render(plan, request, focus.noise, per_run=focus.sharing == "run", seen=seen)
     rows = [[shown[content] for content in row] for row in plan.rows]
     own = logits_without_cache(any_vlm, rows, shared.token_ids[0])
 

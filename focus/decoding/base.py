@@ -137,6 +137,8 @@ class Decoded:
         prompt_tokens: length of the prompt.
         image_tokens: tokens that each image fills: the pixel budget as it came out.
         seconds: wall time of everything after the images were loaded.
+        noise_mean, noise_std: of the pure noise at the model's input, in grey levels from 0 to 255,
+            the deviation within a colour channel; None where there is none.
     """
 
     texts: tuple[str, ...]
@@ -147,6 +149,8 @@ class Decoded:
     prompt_tokens: int
     image_tokens: tuple[int, ...]
     seconds: float
+    noise_mean: float | None = None
+    noise_std: float | None = None
     branch_logits: tuple[Tensor, ...] = field(default=(), repr=False)
     combined_logits: tuple[Tensor, ...] = field(default=(), repr=False)
 

@@ -64,7 +64,12 @@ class Focus(AbstractBranching):
         Pair it with `official_settings`. The paper fixes no alpha; 0.1 is the example value of the
         authors' README.
         """
-        return cls(alpha=alpha, sharing="branch", prefill="naive", noise=NoiseConfig(seed=42))
+        return cls(
+            alpha=alpha,
+            sharing="branch",
+            prefill="naive",
+            noise=NoiseConfig(seed=42, drawn_at="image"),
+        )
 
     def combine(self, logits: Tensor) -> Tensor:
         """Next-token logits out of the rows, the reference first.

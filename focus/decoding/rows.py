@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -12,21 +12,38 @@ from PIL import Image
 
 from focus.branches import BranchPlan, Content, clean_plan
 from focus.decoding.base import Decoded, GenerationSettings, Request
-from focus.errors import UnsupportedGenerationError
+from focus.errors import ImageError, UnsupportedGenerationError
 from focus.generate import BranchedPrompt, Combine, decode_branches
 from focus.models.base import ImageFeatures, ImageInputs
 from focus.models.loading import VisionLanguageModel
-from focus.noise import NOISE_TYPES, NoiseConfig, blend, noise_generator, noise_image
+from focus.noise import (
+    NOISE_TYPES,
+    NoiseConfig,
+    blend,
+    noise_generator,
+    noise_image,
+    published_blend,
+)
 from focus.prompts import build_prompt
 
 
 def render(
-    plan: BranchPlan, request: Request, noise: NoiseConfig, *, per_run: bool = False
+    plan: BranchPlan,
+    request: Request,
+    noise: NoiseConfig,
+    *,
+    per_run: bool = False,
+    seen: Callable[[Image.Image], Image.Image] | None = None,
 ) -> dict[Content, Image.Image]:
-    """Image of every content of a plan, as the model will be shown it.
+    """Image of every content of a plan, as the model's processor will be shown it.
 
     The key of each draw is (seed, sample id, image index, row), or (seed, image index) where a
     whole run shares its noise: it never depends on the order in which samples are decoded.
+
+    Args:
+        per_run: noise keyed by slot alone.
+        seen: resizes an image to what the model sees of it (`AbstractFamily.seen`), where noise is
+            drawn at the ``model``'s; None draws it at the image's own size.
     """
     sample_id = "" if per_run else request.sample_id
     images = {}
@@ -36,10 +53,37 @@ def render(
             images[content] = clean
             continue
         random = noise_generator(noise.seed, sample_id, content.slot, content.row)
-        drawn = noise_image(noise.name, clean, random, severity=noise.severity)
         scale = noise.scale if content.kind == "blend" else 1.0
+        if noise.drawn_at == "image":
+            images[content] = published_blend(
+                noise.name, clean, random, scale=scale, severity=noise.severity
+            )
+            continue
+        clean = clean if seen is None else seen(clean)
+        drawn = noise_image(noise.name, clean, random, severity=noise.severity)
         images[content] = blend(clean, drawn, scale=scale)
     return images
+
+
+def processed(
+    vlm: VisionLanguageModel, images: Mapping[Content, Image.Image], num_images: int
+) -> dict[Content, ImageInputs]:
+    """What the vision tower takes for every content.
+
+    Raises:
+        ImageError: the processor refuses an image (sides too unequal, ...), with its place.
+    """
+    inputs = {}
+    for content, image in images.items():
+        try:
+            inputs[content] = vlm.family.image_inputs(vlm.processor, image)
+        except ValueError as error:
+            place = f"image {content.slot % num_images + 1} of {num_images}"
+            raise ImageError(
+                f"{place}, {image.width} x {image.height} pixels, is refused by the image "
+                f"processor of {vlm.name}: {error}"
+            ) from error
+    return inputs
 
 
 def prepare(
@@ -50,6 +94,7 @@ def prepare(
     *,
     noise: NoiseConfig | None = None,
     per_run: bool = False,
+    images: Mapping[Content, Image.Image] | None = None,
     seed: int = 0,
     **branched_kwargs: Any,
 ) -> BranchedPrompt:
@@ -58,21 +103,20 @@ def prepare(
     Args:
         noise: which noise masks the images that a row must not see.
         per_run: noise keyed by slot alone, the same for all samples, and encoded once per run.
+        images: of all contents of the plan, where they are not clean images and noise.
         seed: key of the sampling draws.
         branched_kwargs: further fields of `BranchedPrompt`.
     """
     noise = noise or NoiseConfig()
-    rendered = render(plan, request, noise, per_run=per_run)
+    seen = functools.partial(vlm.family.seen, vlm.processor)
+    rendered = images or render(plan, request, noise, per_run=per_run, seen=seen)
     reusable: dict[Content, tuple[ImageInputs, ImageFeatures]] = {}
     if per_run and branched_kwargs.get("prefill", "shared") == "shared":
         reusable = _run_noise(vlm, rendered, noise)
-    inputs = {
-        content: reusable[content][0]
-        if content in reusable
-        else vlm.family.image_inputs(vlm.processor, image)
-        for content, image in rendered.items()
-    }
-    # Noise has the size of the image it replaces, so any row gives the prompt its token counts.
+    left = {content: image for content, image in rendered.items() if content not in reusable}
+    inputs = {content: inputs for content, (inputs, _) in reusable.items()}
+    inputs |= processed(vlm, left, len(request.images))
+    # Noise fills as many tokens as the image it replaces, so any row gives the prompt its counts.
     shown = [inputs[content] for content in plan.rows[0]]
     prompt = build_prompt(
         vlm.model, vlm.processor, vlm.family, request.question, shown, system=request.system
@@ -98,6 +142,7 @@ def decode_rows(
     combine: Combine,
     noise: NoiseConfig | None = None,
     per_run: bool = False,
+    images: Mapping[Content, Image.Image] | None = None,
     prefill: str = "shared",
     encode_batch: int = 8,
     keep_logits: str = "none",
@@ -118,6 +163,7 @@ def decode_rows(
         combine,
         noise=noise,
         per_run=per_run,
+        images=images,
         seed=settings.seed,
         prefill=prefill,
         encode_batch=encode_batch,
@@ -158,7 +204,19 @@ def decode_rows(
         prompt_tokens=input_ids.shape[1],
         image_tokens=tuple(end - start for start, end in branches.prompt.spans),
         seconds=time.perf_counter() - started,
+        **_noise_level(vlm, branches),
     )
+
+
+def _noise_level(vlm: VisionLanguageModel, branches: BranchedPrompt) -> dict[str, float | None]:
+    """Mean and deviation of pure noise where it enters the vision tower, in grey levels."""
+    noise = [inputs for content, inputs in branches.images.items() if content.kind == "noise"]
+    if not noise:
+        return {"noise_mean": None, "noise_std": None}
+    levels = torch.cat([vlm.family.grey_levels(vlm.processor, each) for each in noise], dim=1)
+    # The channels differ in their means; their deviation is that within a channel.
+    deviation = levels.var(dim=1, correction=0).mean().sqrt()
+    return {"noise_mean": round(float(levels.mean()), 2), "noise_std": round(float(deviation), 2)}
 
 
 def _check_kwargs(generate_kwargs: Mapping[str, Any]) -> None:
@@ -204,7 +262,7 @@ def _run_noise(
         budget = str(vlm.processor.image_processor.to_dict())
         key = (noise.name, noise.severity, noise.seed, content.slot, image.size, budget)
         if key not in vlm.noise_cache:
-            inputs = vlm.family.image_inputs(vlm.processor, image)
+            inputs = processed(vlm, {content: image}, content.slot + 1)[content]
             with torch.no_grad():
                 features = vlm.family.encode(vlm.model, [inputs])[0]
             vlm.noise_cache[key] = (inputs, features)

@@ -12,15 +12,14 @@ and y_t is chosen once from l* and appended to both rows. Published for one imag
 of the prompt are diffused at once. It differs from a FOCUS reference in two ways: the diffused
 images still show their content, and nothing isolates one image from another.
 
-Deviations: noise is drawn at the image's own size and cut to 8 bit, as all noise of this project,
-rather than on the tensor that enters the vision tower. Where the processor shrinks an image its
-noise averages out in part, and is weaker than published.
+As published, noise is added at the size at which the model sees the image. Deviation: the result is
+rounded to 8 bit, as all noise of this project, before it is normalised again.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, ClassVar, final
 
 import numpy as np
@@ -103,15 +102,17 @@ class Vcd(AbstractDecoding):
         **generate_kwargs: Any,
     ) -> Decoded:
         plan = self.plan(len(request.images))
+        images = None
         if self.alpha > 0:
-            diffused = self.diffused_images(vlm, request)
-            request = replace(request, images=(*request.images, *diffused))
+            shown = (*request.images, *self.diffused_images(vlm, request))
+            images = {content: shown[content.slot] for content in plan.contents}
         return decode_rows(
             vlm,
             request,
             settings,
             plan=plan,
             combine=self.combine,
+            images=images,
             keep_logits=keep_logits,
             **generate_kwargs,
         )
@@ -119,7 +120,10 @@ class Vcd(AbstractDecoding):
     def diffused_images(
         self, vlm: VisionLanguageModel, request: Request
     ) -> tuple[Image.Image, ...]:
-        """A diffused copy of every image, keyed by (seed, sample id, image index)."""
+        """A diffused copy of every image at the size at which the model sees it.
+
+        The draw is keyed by (seed, sample id, image index).
+        """
         processor = vlm.processor.image_processor
         mean = IMAGENET_MEAN if processor.image_mean is None else np.array(processor.image_mean)
         std = IMAGENET_STD if processor.image_std is None else np.array(processor.image_std)
@@ -127,6 +131,7 @@ class Vcd(AbstractDecoding):
         images = []
         for index, image in enumerate(request.images):
             random = noise_generator(self.seed, request.sample_id, index, None)
+            image = vlm.family.seen(vlm.processor, image)
             normalised = (np.asarray(image) / 255.0 - mean) / std
             noise = random.standard_normal(normalised.shape)
             mixed = math.sqrt(left) * normalised + math.sqrt(1.0 - left) * noise

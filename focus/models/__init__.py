@@ -1,6 +1,6 @@
 """Model families: one file each, and the loading of checkpoints."""
 
-from focus.models.base import AbstractFamily, ImageBudget, ImageFeatures, ImageInputs
+from focus.models.base import BUDGETS, AbstractFamily, ImageBudget, ImageFeatures, ImageInputs
 from focus.models.loading import (
     FAMILIES,
     Checkpoint,
@@ -11,6 +11,7 @@ from focus.models.loading import (
 )
 
 __all__ = [
+    "BUDGETS",
     "FAMILIES",
     "AbstractFamily",
     "Checkpoint",

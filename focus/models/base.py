@@ -48,6 +48,12 @@ class ImageFeatures:
     deepstack: tuple[Tensor, ...] = ()
 
 
+#: Named budgets. ``checkpoint`` keeps the checkpoint's own settings. ``published`` does too, and
+#: squares the images of the benchmarks that the published code resizes (MuirBench and MIRB).
+#: ``compact`` is a fraction of that, for small memories, see `AbstractFamily.compact`.
+BUDGETS = ("checkpoint", "published", "compact")
+
+
 @dataclass(frozen=True)
 class ImageBudget:
     """How much of the context one image may take; None keeps the checkpoint's own setting.
@@ -61,6 +67,10 @@ class ImageBudget:
     min_pixels: int | None = None
     max_pixels: int | None = None
     max_tiles: int | None = None
+
+    def __str__(self) -> str:
+        """The numbers that are set, such as ``max_pixels=262144``."""
+        return ", ".join(f"{k}={v}" for k, v in vars(self).items() if v is not None) or "checkpoint"
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
@@ -79,10 +89,44 @@ class AbstractFamily(ABC):
     processor_class: ClassVar[type[ProcessorMixin]]
     #: Text tokens that open and close one image in the prompt ("" where there is none).
     delimiters: ClassVar[tuple[str, str]]
+    #: Budget of that name: images of a few hundred tokens.
+    compact: ClassVar[ImageBudget] = ImageBudget()
 
     @abstractmethod
     def image_inputs(self, processor: ProcessorMixin, image: Image.Image) -> ImageInputs:
         """Pixel tensors and token count of one RGB image, at the processor's pixel budget."""
+
+    @abstractmethod
+    def seen_size(self, processor: ProcessorMixin, size: tuple[int, int]) -> tuple[int, int]:
+        """Width and height that the processor resizes an image of `size` to.
+
+        An image of the result is not resized again, and fills as many tokens.
+        """
+
+    def seen(self, processor: ProcessorMixin, image: Image.Image) -> Image.Image:
+        """The image at the size at which the vision tower sees it, before any tiling."""
+        size = self.seen_size(processor, image.size)
+        resample = processor.image_processor.resample
+        return image if size == image.size else image.resize(size, resample)
+
+    def grey_levels(self, processor: ProcessorMixin, inputs: ImageInputs) -> Tensor:
+        """Pixels as the vision tower gets them, brought back to 0..255: ``[3, pixels]``."""
+        pixels = self._by_channel(inputs).double()
+        scale = processor.image_processor
+        mean, std = (torch.tensor(v).double()[:, None] for v in (scale.image_mean, scale.image_std))
+        return (pixels * std + mean) / scale.rescale_factor
+
+    def _by_channel(self, inputs: ImageInputs) -> Tensor:
+        """Normalised pixels ``[3, pixels]``."""
+        pixels = inputs.tensors["pixel_values"]  # [..., 3, height, width]
+        return pixels.flatten(0, -4).transpose(0, 1).flatten(1)
+
+    def flat(self) -> AbstractFamily:
+        """This family where images come as one flat list, as the published plain decoding has it.
+
+        Only LLaVA-OneVision treats them otherwise: with any-resolution tiles.
+        """
+        return self
 
     @abstractmethod
     def model_kwargs(self, images: Sequence[ImageInputs]) -> dict[str, Tensor]:

@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 from transformers import InternVLProcessor, PreTrainedModel, ProcessorMixin
 from transformers.modeling_outputs import BaseModelOutputWithPooling
+from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import get_optimal_tiled_canvas
 
 from focus.errors import InvalidValueError
 from focus.models.base import AbstractFamily, ImageBudget, ImageFeatures, ImageInputs
@@ -17,8 +18,8 @@ from focus.models.base import AbstractFamily, ImageBudget, ImageFeatures, ImageI
 class InternVLImageProcessor(InternVLProcessor):
     """`InternVLProcessor` without the video half, which cannot be built without torchvision.
 
-    The tiling (`crop_to_patches`, `max_patches`) is the image processor's own setting here; the
-    parent class would switch it on silently in some calls and not in others.
+    The parent class switches tiling on in its call, whatever the image processor's file says; here
+    the image processor's own setting decides, which `InternVL.set_budget` switches on.
     """
 
     images_kwargs: ClassVar[dict[str, Any]] = {}
@@ -34,30 +35,52 @@ class InternVLImageProcessor(InternVLProcessor):
 
 @final
 class InternVL(AbstractFamily):
-    """Each image is one or more square tiles of a fixed number of tokens (`max_patches`)."""
+    """Each image is one or more square tiles of a fixed number of tokens (`max_patches`).
+
+    Several tiles are followed by a thumbnail of the whole image.
+    """
 
     name = "internvl"
     model_types = ("internvl",)
     processor_class = InternVLImageProcessor
     delimiters = ("<img>", "</img>")
+    compact = ImageBudget(max_tiles=1)
 
     def set_budget(self, processor: ProcessorMixin, budget: ImageBudget) -> None:
         for name in ("min_pixels", "max_pixels"):
             if getattr(budget, name) is not None:
                 accepted = f"left out for {self.name}, whose images are cut into square tiles"
                 raise InvalidValueError(name, getattr(budget, name), accepted)
-        if budget.max_tiles is not None:
-            processor.image_processor.crop_to_patches = budget.max_tiles > 1
-            processor.image_processor.max_patches = budget.max_tiles
+        settings = processor.image_processor
+        settings.max_patches = budget.max_tiles or settings.max_patches
+        settings.crop_to_patches = settings.max_patches > 1
+
+    def seen_size(self, processor: ProcessorMixin, size: tuple[int, int]) -> tuple[int, int]:
+        # Noise of this size fills the tiles; the thumbnail is the same noise, shrunk.
+        settings, (width, height) = processor.image_processor, size
+        tile = settings.size["height"], settings.size["width"]
+        columns, rows = 1, 1
+        if self._tiles(processor) and settings.max_patches > 1:
+            columns, rows = get_optimal_tiled_canvas(
+                (height, width), tile, settings.min_patches, settings.max_patches
+            )
+        return columns * tile[1], rows * tile[0]
 
     def image_inputs(self, processor: ProcessorMixin, image: Image.Image) -> ImageInputs:
-        tensors = processor.image_processor(image, return_tensors="pt")
+        tensors = processor.image_processor(
+            image, crop_to_patches=self._tiles(processor), return_tensors="pt"
+        )
         num_tiles = int(tensors["num_patches"][0])
         return ImageInputs(
             tensors={"pixel_values": tensors["pixel_values"]},  # [tiles, 3, height, width]
             num_tokens=num_tiles * processor.image_seq_length,
             placeholder=processor.replace_image_token({"num_patches": [num_tiles]}, 0),
         )
+
+    def _tiles(self, processor: ProcessorMixin) -> bool:
+        """Whether images are tiled: as the call of an upstream processor has it, else our own."""
+        own = processor.image_processor.crop_to_patches
+        return bool(processor.images_kwargs.get("crop_to_patches", own))
 
     def model_kwargs(self, images: Sequence[ImageInputs]) -> dict[str, torch.Tensor]:
         return {"pixel_values": torch.cat([image.tensors["pixel_values"] for image in images])}

@@ -38,7 +38,6 @@ class LlavaOnevisionImageProcessor(LlavaOnevisionProcessor):
         return self.num_image_tokens + newline - dropped_class_token
 
 
-@final
 class LlavaOnevision(AbstractFamily):
     """One square tile per image, followed by the `image_newline` embedding that closes it."""
 
@@ -52,6 +51,15 @@ class LlavaOnevision(AbstractFamily):
             if value is not None:
                 accepted = f"left out for {self.name}, which gives every image one tile"
                 raise InvalidValueError(name, value, accepted)
+
+    def seen_size(self, processor: ProcessorMixin, size: tuple[int, int]) -> tuple[int, int]:
+        # Padded to a square before it is resized: the longer side fills the tile.
+        side, longest = processor.image_processor.size["height"], max(size)
+        width, height = (max(1, round(each * side / longest)) for each in size)
+        return width, height
+
+    def flat(self) -> AbstractFamily:
+        return LlavaOnevisionAnyRes()
 
     def image_inputs(self, processor: ProcessorMixin, image: Image.Image) -> ImageInputs:
         # A nested list of at least two images selects multi-image mode; the second is thrown away.
@@ -90,3 +98,35 @@ class LlavaOnevision(AbstractFamily):
         self, outputs: Mapping[str, Any], num_tokens: Sequence[int]
     ) -> list[ImageFeatures]:
         return [ImageFeatures(part) for part in outputs["image"].pooler_output]
+
+
+@final
+class LlavaOnevisionAnyRes(LlavaOnevision):
+    """Every image in any-resolution tiles, as the upstream processor treats a flat list of images.
+
+    The published code hands plain decoding such a list and FOCUS a nested one, so that its
+    comparison is also one of resolution: 3,699 tokens against 730 for 512 x 512.
+    """
+
+    def image_inputs(self, processor: ProcessorMixin, image: Image.Image) -> ImageInputs:
+        tensors = processor.image_processor([image], return_tensors="pt")
+        height, width = (int(side) for side in tensors["image_sizes"][0])
+        tile = processor.image_processor.size["height"]
+        # The processor's own count, as its call makes it: tiles, newlines and the whole image.
+        num_tokens = processor._get_number_of_features(height, width, tile, tile)
+        num_tokens -= int(processor.vision_feature_select_strategy == "default")
+        return ImageInputs(
+            tensors={name: tensors[name] for name in ("pixel_values", "image_sizes")},
+            num_tokens=num_tokens,
+            placeholder=processor.image_token * num_tokens,
+        )
+
+    def model_kwargs(self, images: Sequence[ImageInputs]) -> dict[str, Tensor]:
+        tiles = [image.tensors["pixel_values"][0] for image in images]
+        most = max(len(each) for each in tiles)
+        padded = [torch.cat([t, t.new_zeros(most - len(t), *t.shape[1:])]) for t in tiles]
+        return {
+            "pixel_values": torch.stack(padded),
+            "image_sizes": torch.cat([image.tensors["image_sizes"] for image in images]),
+            "batch_num_images": torch.ones(len(images), dtype=torch.long),
+        }

@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForImageTextToText, PreTrainedModel, ProcessorMixin
 
 from focus.errors import CheckpointUnavailableError, InvalidValueError, UnknownNameError
-from focus.models.base import AbstractFamily, ImageBudget
+from focus.models.base import BUDGETS, AbstractFamily, ImageBudget
 from focus.models.internvl import InternVL
 from focus.models.llava_onevision import LlavaOnevision
 from focus.models.qwen2_5_vl import Qwen2_5_VL
@@ -36,6 +36,7 @@ class VisionLanguageModel:
         processor: its processor, without the video half.
         family: see `focus.models.base`.
         name: how records and tables call it.
+        budget: of its images, by name or in numbers.
         noise_cache: encoded noise that a whole run shares, most recently used first to stay.
     """
 
@@ -43,6 +44,7 @@ class VisionLanguageModel:
     processor: ProcessorMixin
     family: AbstractFamily
     name: str
+    budget: str = "checkpoint"
     noise_cache: LRUCache = field(
         default_factory=lambda: LRUCache(maxsize=64), repr=False, compare=False
     )
@@ -59,7 +61,7 @@ class Checkpoint:
         dtype: float32, bfloat16 or float16.
         attention: attention implementation of `transformers` (``sdpa``, ``eager``, ...).
         device: ``auto`` takes CUDA where there is one.
-        budget: how much of the context one image may take.
+        budget: how much of the context one image may take: one of `BUDGETS`, or in numbers.
     """
 
     name: str
@@ -68,11 +70,14 @@ class Checkpoint:
     dtype: str = "float32"
     attention: str = "sdpa"
     device: str = "auto"
-    budget: ImageBudget = field(default_factory=ImageBudget)
+    budget: str | ImageBudget = "checkpoint"
 
     def __post_init__(self) -> None:
         if self.dtype not in DTYPES:
             raise InvalidValueError("dtype", self.dtype, f"one of {', '.join(DTYPES)}")
+        if not isinstance(self.budget, ImageBudget) and self.budget not in BUDGETS:
+            accepted = f"one of {', '.join(BUDGETS)}, or an ImageBudget"
+            raise InvalidValueError("budget", self.budget, accepted)
         if not self.source:
             raise InvalidValueError("source", self.source, "embedded:<name>, a folder or a hub id")
 
@@ -98,7 +103,7 @@ class Checkpoint:
             processor = family.processor_class.from_pretrained(location, revision=revision)
         except (OSError, ValueError, LookupError) as error:
             raise CheckpointUnavailableError(self._unavailable(error)) from error
-        family.set_budget(processor, self.budget)
+        family.set_budget(processor, self._budget(family))
         try:
             model, report = AutoModelForImageTextToText.from_pretrained(
                 location,
@@ -112,7 +117,13 @@ class Checkpoint:
         if report["missing_keys"]:  # `transformers` fills them with random numbers
             gap = ValueError(f"no weights for {', '.join(sorted(report['missing_keys']))}")
             raise CheckpointUnavailableError(self._unavailable(gap))
-        return VisionLanguageModel(model.to(device).eval(), processor, family, self.name)
+        budget = self.budget if isinstance(self.budget, str) else str(self.budget)
+        return VisionLanguageModel(model.to(device).eval(), processor, family, self.name, budget)
+
+    def _budget(self, family: AbstractFamily) -> ImageBudget:
+        if isinstance(self.budget, ImageBudget):
+            return self.budget
+        return family.compact if self.budget == "compact" else ImageBudget()
 
     def _unavailable(self, error: Exception) -> str:
         where = f"{self.source!r}" + (f" at revision {self.revision}" if self.revision else "")

@@ -10,6 +10,7 @@ from PIL import Image
 from torch import Tensor
 from transformers import PreTrainedModel, ProcessorMixin
 from transformers.modeling_outputs import BaseModelOutputWithPooling
+from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize
 
 from focus.errors import InvalidValueError
 from focus.models.base import AbstractFamily, ImageBudget, ImageFeatures, ImageInputs
@@ -19,6 +20,7 @@ class AbstractQwenVision(AbstractFamily):
     """Images keep their aspect ratio; their token count follows from their size in pixels."""
 
     delimiters = ("<|vision_start|>", "<|vision_end|>")
+    compact = ImageBudget(max_pixels=512**2)
 
     def set_budget(self, processor: ProcessorMixin, budget: ImageBudget) -> None:
         if budget.max_tiles is not None:
@@ -36,6 +38,22 @@ class AbstractQwenVision(AbstractFamily):
             )
             raise InvalidValueError(name, getattr(budget, name), accepted)
         processor.image_processor.size = size
+
+    def seen_size(self, processor: ProcessorMixin, size: tuple[int, int]) -> tuple[int, int]:
+        settings = processor.image_processor
+        width, height = size
+        height, width = smart_resize(
+            height,
+            width,
+            factor=settings.patch_size * settings.merge_size,
+            min_pixels=settings.size["shortest_edge"],
+            max_pixels=settings.size["longest_edge"],
+        )
+        return width, height
+
+    def _by_channel(self, inputs: ImageInputs) -> Tensor:
+        rows = inputs.tensors["pixel_values"]  # [patches, 3 * frames * patch * patch]
+        return rows.reshape(len(rows), 3, -1).transpose(0, 1).flatten(1)
 
     def image_inputs(self, processor: ProcessorMixin, image: Image.Image) -> ImageInputs:
         tensors = processor.image_processor(image, return_tensors="pt")
