@@ -99,7 +99,9 @@ class TestFocusSettings:
         official = Focus.official()
         assert (official.sharing, official.prefill) == ("branch", "naive")
         assert (official.aggregation, official.beta) == ("sum", 0.0)
-        assert official.noise == NoiseConfig("imagenet+uniform", scale=1.0, seed=42)
+        assert official.noise == NoiseConfig(
+            "imagenet+uniform", scale=1.0, seed=42, drawn_at="image"
+        )
         assert Focus.official(alpha=0.03).alpha == 0.03
         settings = official_settings()
         assert (settings.temperature, settings.max_new_tokens, settings.seed) == (0.2, 512, 42)
