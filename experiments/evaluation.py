@@ -125,6 +125,7 @@ def evaluate_cell(
 def answer_example(cell: Cell, example: Example) -> Record:
     """The record of one question, without the labels of its cell."""
     request = request_of(cell.benchmark.name, example)
+    request = replace(request, published_single=cell.benchmark.published_single)
     decoded = cell.decoding.decode(cell.vlm, request, cell.settings, keep_logits="first")
     score = cell.benchmark.score(decoded.text, example.reference)
     return {

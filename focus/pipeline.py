@@ -8,7 +8,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from focus.decoding.base import AbstractDecoding, Decoded, GenerationSettings, Request, Targets
+from focus.decoding.branching import BranchSettings
 from focus.decoding.focus import Focus
+from focus.errors import InvalidValueError
 from focus.images import ImageSource
 from focus.models.loading import Checkpoint, VisionLanguageModel
 
@@ -49,7 +51,8 @@ def answer(
         question: text with one ``<image>`` where each image stands, or none to put images first.
         decoding: the strategy; `Focus()` by default.
         settings: length, temperature and number of answers; greedy by default.
-        targets: images to focus on (indices from 0; nested: one unit), instead of all.
+        targets: images to focus on (indices from 0; nested: one unit), instead of all; for
+            strategies with branches, and those that keep the target images alone.
         system: system prompt.
         sample_id: key of the noise; a digest of question and pixels by default.
         keep_logits: ``first`` or ``all`` to return the logits of every row.
@@ -62,8 +65,11 @@ def answer(
     known = {} if sample_id is None else {"sample_id": sample_id}
     request = Request.create(images, question, system=system, targets=targets, **known)
     decoding = decoding or Focus()
-    if targets and isinstance(decoding, Focus):
+    if targets and isinstance(decoding, BranchSettings):
         decoding = dataclasses.replace(decoding, targets="named")
+    elif targets and not decoding.uses_targets:
+        accepted = f"left out for {decoding.name}, which shows the model all images alike"
+        raise InvalidValueError("targets", targets, accepted)
     return decoding.decode(
         vlm, request, settings or GenerationSettings(), keep_logits=keep_logits, **generate_kwargs
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import math
 from dataclasses import replace
 
@@ -13,13 +14,17 @@ from PIL import Image
 
 import focus
 from focus.aggregation import AGGREGATIONS
+from focus.benchmarks.registry import BENCHMARKS
 from focus.branches import SHARING_SCOPES
 from focus.decoding import (
     STRATEGIES,
+    AdaptiveFocus,
     Focus,
     GenerationSettings,
     Request,
+    RoutedFocus,
     Vanilla,
+    Vcd,
     official_settings,
 )
 from focus.decoding.rows import prepare
@@ -352,3 +357,43 @@ def test_prompt_features_are_those_of_the_contents(vlm, ask):
     assert {content.kind for content in branches.features} == {"noise"}
     naive = prepare(own, ask(2), plan, focus_run.combine, per_run=True, prefill="naive")
     assert not naive.features
+
+
+class TestSingleImage:
+    """Where no branch masks anything, FOCUS has nothing to do (protocol: per benchmark)."""
+
+    def test_nothing_to_mask_is_plain_decoding_at_its_cost(self, any_vlm, ask):
+        settings = GenerationSettings(max_new_tokens=4)
+        whole = ask(3, targets=[(0, 1, 2)])
+        strategies = (Focus(alpha=0.9), RoutedFocus(alpha=0.9), AdaptiveFocus(threshold=1))
+        for strategy, request in itertools.product(strategies, (ask(1), whole)):
+            strategy = replace(strategy, targets="named")
+            plain = Vanilla().decode(any_vlm, request, settings, keep_logits="all")
+            found = strategy.decode(any_vlm, request, settings, keep_logits="all")
+            assert found.token_ids == plain.token_ids
+            assert (found.num_rows, found.num_encoded) == (plain.num_rows, plain.num_encoded)
+            contrasted = replace(strategy, single_image="contrast")
+            if not isinstance(strategy, AdaptiveFocus):  # control
+                assert contrasted.decode(any_vlm, request, settings).num_rows > 1
+
+    def test_the_published_protocol_decides_by_benchmark(self, ask):
+        official, rows = Focus.official(), {}
+        for kind in ("plain", "contrast"):
+            rows[kind] = len(official.plan(ask(1, published_single=kind)).rows)
+        assert rows == {"plain": 1, "contrast": 2}
+        assert len(official.plan(ask(2, published_single="plain")).rows) == 3
+        plain = {name for name, b in BENCHMARKS.items() if b.published_single == "plain"}
+        assert plain == {"winoground", "vismin"}
+
+
+def test_targets_hold_for_every_strategy_with_branches(vlm, ask):
+    request = ask(3)
+    settings = GenerationSettings(max_new_tokens=2)
+    for strategy in (Focus(), RoutedFocus(), AdaptiveFocus(threshold=math.inf)):
+        asked = {"decoding": strategy, "settings": settings}
+        every = focus.answer(vlm, request.images, request.question, **asked)
+        one = focus.answer(vlm, request.images, request.question, targets=[1], **asked)
+        assert every.num_rows - one.num_rows == 2
+    for strategy in (Vanilla(), Vcd()):
+        with pytest.raises(InvalidValueError, match=f"targets=.*left out for {strategy.name}"):
+            focus.answer(vlm, request.images, request.question, decoding=strategy, targets=[1])

@@ -32,9 +32,9 @@ BOUND = 1e-4  # between two ways to compute the same logits, float32
 CONTROL = 100 * BOUND  # the least by which the rows of a plan must differ from each other
 
 VARIANTS = {
-    "sample": Focus(),
+    "sample": Focus(single_image="contrast"),
     "run": Focus(sharing="run"),
-    "branch": Focus(sharing="branch"),
+    "branch": Focus(sharing="branch", single_image="contrast"),
     "blend": Focus(noise=NoiseConfig(scale=0.5)),
     "blend, branch": Focus(noise=NoiseConfig(scale=0.5), sharing="branch"),
     "groups": Focus(targets="named"),
@@ -123,7 +123,8 @@ def test_focus_of_one_image_without_contrast_is_plain_decoding(any_vlm, ask, ima
     inputs = processor_inputs(any_vlm, [[images[0]]])
     plain = any_vlm.model.generate(**inputs, max_new_tokens=STEPS, do_sample=False)
     for alpha, same in ((0.0, True), (0.9, False)):  # control: contrast changes something
-        decoded = Focus(alpha=alpha).decode(any_vlm, ask(1), settings)
+        contrasted = Focus(alpha=alpha, single_image="contrast")
+        decoded = contrasted.decode(any_vlm, ask(1), settings)
         ours = list(decoded.token_ids[0])
         assert (plain[0, decoded.prompt_tokens :].tolist() == ours) == same
 

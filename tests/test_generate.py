@@ -25,7 +25,7 @@ from focus.models.tiny import VOCABULARY
 
 BOUND = 1e-4
 EOS, PAD = VOCABULARY["<eos>"], VOCABULARY["<pad>"]
-FOCUS = Focus(alpha=0.3)
+FOCUS = Focus(alpha=0.3, single_image="contrast")
 
 
 def prepared(vlm, request, **kwargs):
@@ -81,12 +81,42 @@ class TestGreedy:
         generate(own_vlm, prepared(own_vlm, ask(2)), do_sample=False, top_k=7)
         assert "top_k" in transformers_log[0]
 
-    def test_repetition_penalty_of_the_checkpoint_acts_on_the_combined_logits(self, own_vlm, ask):
-        settings = GenerationSettings(max_new_tokens=12)
-        own_vlm.model.generation_config.eos_token_id = None
-        own_vlm.model.generation_config.repetition_penalty = 50.0
-        tokens = FOCUS.decode(own_vlm, ask(2), settings).token_ids[0]
-        assert len(set(tokens)) == 12
+    def test_defaults_of_the_checkpoint_hold_only_where_they_are_asked_for(self, own_vlm, ask):
+        """`generate` applies them silently; a penalty on the sum of N branches is another one."""
+        config = own_vlm.model.generation_config
+        config.eos_token_id = None
+        strict = GenerationSettings(max_new_tokens=12)
+        before = [s.decode(own_vlm, ask(2), strict).token_ids for s in (Vanilla(), FOCUS)]
+        config.update(
+            repetition_penalty=1.05, no_repeat_ngram_size=1, min_p=0.9, suppress_tokens=[9]
+        )
+        assert before == [s.decode(own_vlm, ask(2), strict).token_ids for s in (Vanilla(), FOCUS)]
+        assert len(set(before[1][0])) < 12  # control: it repeats itself
+        own = replace(strict, checkpoint_defaults=True)
+        assert len(set(FOCUS.decode(own_vlm, ask(2), own).token_ids[0])) == 12
+        assert strict.resolved(config)["do_sample"] is False
+        assert "repetition_penalty" not in strict.resolved(config)
+        assert own.resolved(config)["repetition_penalty"] == 1.05
+        assert own.resolved(config)["suppress_tokens"] == [9]
+
+    def test_sum_and_product_agree_without_a_repetition_penalty(self, own_vlm, ask):
+        """They differ by a constant, which a penalty on the sign of a logit does not respect."""
+        config = own_vlm.model.generation_config
+        config.eos_token_id, config.repetition_penalty = None, 1.3
+        answers = {}
+        for own in (False, True):
+            settings = GenerationSettings(max_new_tokens=12, checkpoint_defaults=own)
+            answers[own] = [
+                [
+                    replace(FOCUS, aggregation=name)
+                    .decode(own_vlm, ask(2, sample_id=f"{k}"), settings)
+                    .token_ids
+                    for k in range(6)
+                ]
+                for name in ("sum", "product")
+            ]
+        assert answers[False][0] == answers[False][1]
+        assert answers[True][0] != answers[True][1]  # control
 
 
 class TestSampling:

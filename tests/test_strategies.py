@@ -339,7 +339,7 @@ class TestAdaptiveFocus:
         self, decode, ask, margin, settings
     ):
         """Several requests under one threshold: those below are FOCUS's, the others plain."""
-        requests = [ask(count, sample_id=f"{count}") for count in (1, 2, 3)]
+        requests = [ask(count, sample_id=f"{count}") for count in (2, 3, 4)]
         plain = [decode(Vanilla(), each, settings) for each in requests]
         focus = [decode(Focus(), each, settings) for each in requests]
         # By hand, from sorted probabilities or logits.
@@ -468,6 +468,7 @@ class TestAdaptiveFocus:
             "aggregation": "max",
             "noise": NoiseConfig("black"),
             "sharing": "run",
+            "single_image": "contrast",
             "targets": "named",
             "prefill": "naive",
             "encode_batch": 3,

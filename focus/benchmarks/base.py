@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, Self, cast
+from typing import Any, ClassVar, Literal, Self, cast
 
 from PIL import Image
 
@@ -85,11 +85,13 @@ class AbstractBenchmark(ABC):
         protocol: which of `parsers` is its own.
         orders: in how many orders its options (or images) can be asked. A model that chooses by
             position changes its answer with the order; the original order is 0.
+        published_single: see `focus.decoding.base.Request`.
     """
 
     split: str = "test"
     protocol: str = "words"
     orders: ClassVar[int] = 1
+    published_single: ClassVar[Literal["plain", "contrast"]] = "contrast"
 
     @property
     @abstractmethod

@@ -11,7 +11,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from PIL import Image
 
@@ -38,6 +38,7 @@ class AbstractPairBenchmark(AbstractHubBenchmark):
     """
 
     questions_per_row: ClassVar[int] = 4
+    published_single: ClassVar[Literal["plain", "contrast"]] = "plain"
     orders: ClassVar[int] = 2  # captions in the text, images in the image questions
     #: Names of the fields, image 0 and 1, caption 0 and 1.
     image_fields: ClassVar[tuple[str, str]] = ("image_0", "image_1")

@@ -56,7 +56,7 @@ class AdaptiveFocus(BranchSettings, AbstractDecoding):
         routed: mix the branches as `RoutedFocus` does, which has no use for `beta` and
             `aggregation`.
         beta, aggregation: see `Focus`.
-        alpha, noise, sharing, targets, prefill, encode_batch: see
+        alpha, noise, sharing, single_image, targets, prefill, encode_batch: see
             `focus.decoding.branching.BranchSettings`.
     """
 
@@ -104,7 +104,7 @@ class AdaptiveFocus(BranchSettings, AbstractDecoding):
     ) -> Decoded:
         """Answers one request; rows, encodings and seconds are those of both passes together."""
         generate_kwargs["keep_logits"] = keep_logits
-        if self.threshold == 0:
+        if self.threshold == 0 or not self.focus.plan(request).has_reference:
             return Vanilla().decode(vlm, request, settings, **generate_kwargs)
         if self.threshold == math.inf:
             return self.focus.decode(vlm, request, settings, **generate_kwargs)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, Self, cast
+from types import MappingProxyType
+from typing import Any, ClassVar, Literal, Self, cast
 
 from PIL import Image
 from torch import Tensor
+from transformers import GenerationConfig
 
 from focus.branches import target_units
 from focus.errors import InvalidValueError
@@ -19,6 +21,42 @@ from focus.models.loading import VisionLanguageModel
 from focus.prompts import place_images
 
 Targets = Sequence[int | Sequence[int]]
+
+#: What `generate` would take from a checkpoint's generation config without being asked, each with
+#: the value that changes nothing. Qwen2.5-VL's, for one, has a repetition penalty of 1.05, which
+#: acts on the sum of N branches otherwise than on one row.
+NEUTRAL: Mapping[str, Any] = MappingProxyType(
+    {
+        "repetition_penalty": 1.0,
+        "encoder_repetition_penalty": 1.0,
+        "no_repeat_ngram_size": 0,
+        "encoder_no_repeat_ngram_size": 0,
+        "length_penalty": 1.0,
+        "exponential_decay_length_penalty": None,
+        "min_length": 0,
+        "min_new_tokens": None,
+        "max_time": None,
+        "stop_strings": None,
+        "bad_words_ids": None,
+        "sequence_bias": None,
+        "suppress_tokens": None,
+        "begin_suppress_tokens": None,
+        "forced_bos_token_id": None,
+        "forced_eos_token_id": None,
+        "min_p": None,
+        "top_h": None,
+        "typical_p": 1.0,
+        "epsilon_cutoff": 0.0,
+        "eta_cutoff": 0.0,
+        "guidance_scale": None,
+        "watermarking_config": None,
+        "remove_invalid_values": False,
+        "renormalize_logits": False,
+        "num_beams": 1,
+        "penalty_alpha": None,
+        "dola_layers": None,
+    }
+)
 
 
 @dataclass(frozen=True)
@@ -31,6 +69,8 @@ class Request:
         sample_id: part of every random key; equal ids give equal noise, in any order of samples.
         system: system prompt, if any.
         targets: images that the question names (indices from 0; nested: one unit), if known.
+        published_single: what the published code does where the question has one image: ``plain``
+            decoding (text questions of Winoground and VisMin) or ``contrast`` (everywhere else).
     """
 
     images: tuple[Image.Image, ...]
@@ -38,6 +78,7 @@ class Request:
     sample_id: str
     system: str | None = None
     targets: Targets | None = None
+    published_single: Literal["plain", "contrast"] = "contrast"
 
     def __post_init__(self) -> None:
         none_named = isinstance(self.targets, Sequence) and not self.targets
@@ -75,6 +116,9 @@ class GenerationSettings:
         top_k: number of candidates, 0 for all; None keeps the checkpoint's own setting.
         num_return_sequences: sequences drawn from the one prefill; above 1 needs a temperature.
         seed: key of the sampling draws.
+        checkpoint_defaults: leave the other defaults of the checkpoint's generation config in force
+            (repetition penalty, suppressed tokens, ...), as published; otherwise all of them are
+            neutral, see `NEUTRAL`.
     """
 
     max_new_tokens: int = 64
@@ -83,8 +127,12 @@ class GenerationSettings:
     top_k: int | None = 0
     num_return_sequences: int = 1
     seed: int = 0
+    checkpoint_defaults: bool = False
 
     def __post_init__(self) -> None:
+        if not isinstance(self.checkpoint_defaults, bool):
+            accepted = "true or false"
+            raise InvalidValueError("checkpoint_defaults", self.checkpoint_defaults, accepted)
         for name in ("max_new_tokens", "num_return_sequences"):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
@@ -102,7 +150,8 @@ class GenerationSettings:
 
     def generate_kwargs(self) -> dict[str, Any]:
         """The same settings in the words of `model.generate`."""
-        kwargs: dict[str, Any] = {
+        kwargs: dict[str, Any] = {} if self.checkpoint_defaults else dict(NEUTRAL)
+        kwargs |= {
             "max_new_tokens": self.max_new_tokens,
             "num_return_sequences": self.num_return_sequences,
             "do_sample": self.temperature > 0,
@@ -115,6 +164,17 @@ class GenerationSettings:
         else:  # otherwise a checkpoint's sampling defaults raise warnings about being ignored
             kwargs |= {"temperature": None, "top_p": None, "top_k": None}
         return kwargs
+
+    def resolved(self, checkpoint: GenerationConfig) -> dict[str, Any]:
+        """What decides the tokens, the checkpoint's own part included, without what is neutral.
+
+        Args:
+            checkpoint: `model.generation_config`.
+        """
+        own = self.generate_kwargs()
+        names = [*own, *NEUTRAL, "top_p", "top_k", "eos_token_id", "pad_token_id"]
+        values = {name: own.get(name, getattr(checkpoint, name, None)) for name in names}
+        return {k: v for k, v in values.items() if v is not None and v != NEUTRAL.get(k)}
 
 
 def _is_number(value: object) -> bool:
@@ -164,6 +224,8 @@ class AbstractDecoding(ABC):
     """A decoding strategy: a frozen dataclass of its settings that answers requests."""
 
     name: ClassVar[str]
+    #: Whether it looks at `Request.targets`.
+    uses_targets: ClassVar[bool] = False
 
     def reseeded(self, offset: int) -> Self | None:
         """The same strategy with the seed of its noise moved on; None where it draws no noise."""

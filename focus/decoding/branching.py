@@ -8,7 +8,14 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from focus.branches import SHARING_SCOPES, BranchPlan, SharingScope, focus_plan
+from focus.branches import (
+    SHARING_SCOPES,
+    BranchPlan,
+    SharingScope,
+    clean_plan,
+    focus_plan,
+    target_units,
+)
 from focus.contrast import validate_alpha
 from focus.decoding.base import AbstractDecoding, Decoded, GenerationSettings, Request
 from focus.decoding.rows import decode_rows
@@ -28,8 +35,14 @@ class BranchSettings:
         sharing: noise drawn anew for every ``branch`` (published), or shared between the rows of a
             ``sample``, or by all samples of a ``run``. Each branch's noise has the same
             distribution in all three.
+        single_image: what is done where no image is masked in any branch (one image, or one unit
+            that holds all): ``plain`` decoding, since there is nothing to focus on; ``contrast``
+            with the reference all the same; or ``published``, as the published code has it for the
+            benchmark, see `focus.decoding.base.Request.published_single`.
         targets: ``all`` images, or only the ``named`` ones of requests that name some.
-        prefill: ``shared`` prefixes, or the ``naive`` full batch as published (same result).
+        prefill: ``shared`` prefixes, or the ``naive`` full batch as published. The same result in
+            float32; in bfloat16 either rounds in its own way, the one about as far from the exact
+            logits as the other, so that close calls may fall differently.
         encode_batch: images per call of the vision tower.
 
     Raises:
@@ -39,6 +52,7 @@ class BranchSettings:
     alpha: float = 0.3
     noise: NoiseConfig = field(default_factory=NoiseConfig)
     sharing: SharingScope = "sample"
+    single_image: Literal["plain", "contrast", "published"] = "plain"
     targets: Literal["all", "named"] = "all"
     prefill: Literal["shared", "naive"] = "shared"
     encode_batch: int = 8
@@ -47,6 +61,9 @@ class BranchSettings:
         validate_alpha(self.alpha)
         if self.sharing not in SHARING_SCOPES:
             raise InvalidValueError("sharing", self.sharing, f"one of {', '.join(SHARING_SCOPES)}")
+        if self.single_image not in ("plain", "contrast", "published"):
+            accepted = "'plain', 'contrast' or 'published'"
+            raise InvalidValueError("single_image", self.single_image, accepted)
         if self.targets not in ("all", "named"):
             raise InvalidValueError("targets", self.targets, "'all' or 'named'")
         if self.prefill not in ("shared", "naive"):
@@ -65,22 +82,30 @@ class AbstractBranching(BranchSettings, AbstractDecoding):
     """A strategy that decodes from the rows of FOCUS in one pass; it says how they are combined."""
 
     def plan(self, request: Request) -> BranchPlan:
-        """Rows for one request: the reference, and a branch for each target unit."""
-        targets = request.targets if self.targets == "named" else None
-        return focus_plan(
-            len(request.images),
-            targets=targets or None,
-            sharing=self.sharing,
-            scale=self.noise.scale,
-        )
+        """Rows for one request: the reference, and a branch for each target unit.
 
-    @abstractmethod
+        One clean row, and no reference, where that means plain decoding (see `single_image`).
+        """
+        targets = (request.targets if self.targets == "named" else None) or None
+        number = len(request.images)
+        single = self.single_image
+        if single == "published":
+            single = request.published_single
+        if single == "plain" and any(len(u) == number for u in target_units(number, targets)):
+            return clean_plan(number)
+        return focus_plan(number, targets=targets, sharing=self.sharing, scale=self.noise.scale)
+
     def combine(self, logits: Tensor) -> Tensor:
         """Next-token logits ``[sequences, vocab]`` out of those of all rows, in their order.
 
         Args:
-            logits: ``[rows, sequences, vocab]``, the reference first.
+            logits: ``[rows, sequences, vocab]``, the reference first; a lone row is plain decoding.
         """
+        return logits[0] if len(logits) == 1 else self._combine(logits)
+
+    @abstractmethod
+    def _combine(self, logits: Tensor) -> Tensor:
+        """The same for rows with a reference."""
 
     def decode(
         self,

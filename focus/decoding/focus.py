@@ -35,7 +35,7 @@ class Focus(AbstractBranching):
     ``sample``, N with ``run`` (after the first sample).
 
     Args:
-        alpha, noise, sharing, targets, prefill, encode_batch: see
+        alpha, noise, sharing, single_image, targets, prefill, encode_batch: see
             `focus.decoding.branching.BranchSettings`; the published noise is
             ``imagenet+uniform``, drawn per ``branch``.
         beta: plausibility cut-off in [0, 1], 0 for none (not in the paper; VCD's rule).
@@ -67,19 +67,12 @@ class Focus(AbstractBranching):
         return cls(
             alpha=alpha,
             sharing="branch",
+            single_image="published",
             prefill="naive",
             noise=NoiseConfig(seed=42, drawn_at="image"),
         )
 
-    def combine(self, logits: Tensor) -> Tensor:
-        """Next-token logits out of the rows, the reference first.
-
-        Args:
-            logits: ``[1 + branches, sequences, vocab]``.
-
-        Returns:
-            ``[sequences, vocab]``.
-        """
+    def _combine(self, logits: Tensor) -> Tensor:
         return combine(
             logits[1:],
             logits[0],
@@ -90,7 +83,12 @@ class Focus(AbstractBranching):
 
 
 def official_settings(max_new_tokens: int = 512, seed: int = 42) -> GenerationSettings:
-    """Generation settings of the published protocol: temperature 0.2, the checkpoint's top-p/k."""
+    """Generation settings of the published protocol: temperature 0.2, else the checkpoint's own."""
     return GenerationSettings(
-        max_new_tokens=max_new_tokens, temperature=0.2, top_p=None, top_k=None, seed=seed
+        max_new_tokens=max_new_tokens,
+        temperature=0.2,
+        top_p=None,
+        top_k=None,
+        seed=seed,
+        checkpoint_defaults=True,
     )

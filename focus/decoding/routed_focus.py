@@ -14,7 +14,7 @@ nothing: N more with the latter).
 
 Cannot help where no single branch can answer (counting over images, the odd one out), and hardly
 where off-target branches answer from their own images while plain decoding prefers a wrong one: no
-row then tells which image was asked. With one image it is FOCUS.
+row then tells which image was asked. With one image it is FOCUS, which is plain decoding.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class RoutedFocus(AbstractBranching):
 
     Args:
         alpha: contrast weight within each branch; 0 drops the contrast, not the reference.
-        noise, sharing, targets, prefill, encode_batch: see
+        noise, sharing, single_image, targets, prefill, encode_batch: see
             `focus.decoding.branching.BranchSettings`.
     """
 
@@ -46,17 +46,11 @@ class RoutedFocus(AbstractBranching):
     def plan(self, request: Request) -> BranchPlan:
         """The rows of FOCUS, and last the one with all images clean."""
         rows, plain = super().plan(request), clean_plan(len(request.images))
+        if not rows.has_reference:
+            return rows
         return BranchPlan(
             rows=(*rows.rows, *plain.rows), has_reference=True, units=(*rows.units, *plain.units)
         )
 
-    def combine(self, logits: Tensor) -> Tensor:
-        """Next-token logits out of the rows: the reference first, plain decoding last.
-
-        Args:
-            logits: ``[2 + branches, sequences, vocab]``.
-
-        Returns:
-            ``[sequences, vocab]``.
-        """
+    def _combine(self, logits: Tensor) -> Tensor:
         return route(logits[1:-1], logits[0], logits[-1], alpha=self.alpha)

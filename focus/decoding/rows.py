@@ -9,9 +9,10 @@ from typing import Any
 
 import torch
 from PIL import Image
+from transformers import GenerationConfig
 
 from focus.branches import BranchPlan, Content, clean_plan
-from focus.decoding.base import Decoded, GenerationSettings, Request
+from focus.decoding.base import NEUTRAL, Decoded, GenerationSettings, Request
 from focus.errors import ImageError, UnsupportedGenerationError
 from focus.generate import BranchedPrompt, Combine, decode_branches
 from focus.models.base import ImageFeatures, ImageInputs
@@ -58,6 +59,9 @@ def render(
             images[content] = published_blend(
                 noise.name, clean, random, scale=scale, severity=noise.severity
             )
+            continue
+        if scale == 0:  # to the bit, whatever a second resize would round
+            images[content] = clean
             continue
         clean = clean if seen is None else seen(clean)
         drawn = noise_image(noise.name, clean, random, severity=noise.severity)
@@ -179,8 +183,7 @@ def decode_rows(
         branches=branches,
         custom_generate=functools.partial(decode_branches, streamer=streamer),
         return_dict_in_generate=True,
-        **settings.generate_kwargs(),
-        **generate_kwargs,
+        **_known(settings.generate_kwargs() | generate_kwargs),
     )
     new_tokens = [
         tokens[:count]
@@ -235,6 +238,12 @@ def _check_kwargs(generate_kwargs: Mapping[str, Any]) -> None:
         else:
             continue
         raise UnsupportedGenerationError(f"{name}={value!r} is not supported here: {why}")
+
+
+def _known(kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """Without neutral settings that this version of `transformers` has no name for."""
+    config = GenerationConfig()
+    return {k: v for k, v in kwargs.items() if k not in NEUTRAL or hasattr(config, k)}
 
 
 def clean_rows(num_images: int) -> tuple[BranchPlan, Combine]:

@@ -54,6 +54,7 @@ class SingleImage(AbstractDecoding):
     noise: NoiseConfig = field(default_factory=NoiseConfig)
 
     name: ClassVar[str] = "single_image"
+    uses_targets: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if self.others not in ("removed", "noise"):

@@ -9,7 +9,7 @@ A test holds the logits to `Focus.decode`.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 import numpy as np
@@ -68,6 +68,8 @@ def row_logits(
     """
     if tint not in TINTS:
         raise InvalidValueError("tint", tint, f"one of {', '.join(TINTS)}")
+    # With a single image there is a reference too: what the contrast does there is a question.
+    strategy = replace(strategy, single_image="contrast")
     plans = [strategy.plan(request) for request in requests]
     numbers = {len(plan.rows) for plan in plans}
     if len(numbers) != 1:
