@@ -77,7 +77,8 @@ def main(config: DictConfig) -> None:
                 for each in variants(cell, orders=config.orders, noise_seeds=config.noise_seeds):
                     evaluate_cell(each, records, progress, limit=config.limit)
         rows = write_summary(records.folder, records.records)
-        records.finish(seconds=round(time.perf_counter() - started, 1), **peak_memory())
+        seconds = round(time.perf_counter() - started, 1)
+        records.finish(seconds=seconds, image_backend=vlm.backend, **peak_memory())
     console.print(summary_table(rows, title=f"{choice} on {benchmark.name}"))
     console.print(power_note(rows), soft_wrap=True)
     console.print(f"records: {records.folder}", soft_wrap=True)

@@ -78,3 +78,7 @@ class MissingExtraError(FocusError, ImportError):
 
 class RecordsConflictError(FocusError, RuntimeError):
     """A results folder already holds records of another configuration."""
+
+
+class AssumptionWarning(UserWarning):
+    """A checkpoint that is not known here was loaded with settings that nobody named."""

@@ -12,6 +12,7 @@ from focus.decoding.branching import BranchSettings
 from focus.decoding.focus import Focus
 from focus.errors import InvalidValueError
 from focus.images import ImageSource
+from focus.models.known import KNOWN
 from focus.models.loading import Checkpoint, VisionLanguageModel
 
 
@@ -25,8 +26,8 @@ def load(source: str | os.PathLike[str], **checkpoint_kwargs: Any) -> VisionLang
         CheckpointUnavailableError: it cannot be had here; the message says why and what to do.
     """
     source = os.fspath(source)
-    last = source.rstrip("/").rsplit("/", 1)[-1]
-    name = checkpoint_kwargs.pop("name", last.removeprefix("embedded:"))
+    last = source.rstrip("/").rsplit("/", 1)[-1].removeprefix("embedded:")
+    name = checkpoint_kwargs.pop("name", KNOWN[source].name if source in KNOWN else last)
     return Checkpoint(name=name, source=source, **checkpoint_kwargs).load()
 
 

@@ -23,7 +23,7 @@ from torch import Tensor
 from transformers import Cache, DynamicCache, PreTrainedModel
 
 from focus.branches import Content, Row
-from focus.models.base import AbstractFamily, ImageFeatures, ImageInputs
+from focus.models.base import AbstractFamily, ImageFeatures, ImageInputs, input_device
 from focus.prompts import Prompt
 
 
@@ -101,18 +101,19 @@ class SharedPrefixRows(AbstractRows):
         self._features = features
 
     def prefill(self) -> Tensor:
+        # Indices stay on the CPU: layers may lie on several devices, and each takes them there.
         prefixes: list[Row] = [()]  # the distinct prefixes that the cache rows stand for
         for start, end, slots in prefill_chunks(self.prompt, self.rows):
             width = slots.stop
             grown = list(dict.fromkeys(row[:width] for row in self.rows))
             parents = [prefixes.index(prefix[: slots.start]) for prefix in grown]
             if self._cache.get_seq_length() and parents != list(range(len(prefixes))):
-                self._cache.batch_select_indices(torch.tensor(parents, device=self.model.device))
+                self._cache.batch_select_indices(torch.tensor(parents))
             prefixes = grown
             logits = self._run_chunk(start, end, [prefix[slots.start :] for prefix in grown])
         order = [prefixes.index(row) for row in self.rows]
         if order != list(range(len(prefixes))):  # equal rows, or rows in another order
-            index = torch.tensor(order, device=self.model.device)
+            index = torch.tensor(order)
             self._cache.batch_select_indices(index)
             logits = logits[index]
         return logits[:, None]
@@ -161,7 +162,7 @@ class NaiveRows(AbstractRows):
             use_cache=True,
             logits_to_keep=1,
             return_dict=True,
-            **{name: tensor.to(self.model.device) for name, tensor in pixels.items()},
+            **{name: tensor.to(input_device(self.model)) for name, tensor in pixels.items()},
             **self.family.text_kwargs(self.model, input_ids),
         )
         return outputs.logits[:, -1:].float()

@@ -13,7 +13,7 @@ from transformers import PreTrainedModel, ProcessorMixin
 
 from focus.errors import PromptError
 from focus.images import IMAGE_PLACEHOLDER
-from focus.models.base import AbstractFamily, ImageInputs
+from focus.models.base import AbstractFamily, ImageInputs, input_device
 
 
 @dataclass(frozen=True)
@@ -176,7 +176,7 @@ def build_prompt(
         # A template that writes the start token itself must not get a second one.
         add_special_tokens=not (bos and widened.startswith(bos)),
     )
-    input_ids = tokens["input_ids"].to(model.device)
+    input_ids = tokens["input_ids"].to(input_device(model))
     spans = family.image_spans(model, input_ids[0], [image.num_tokens for image in images])
     position_ids = family.position_ids(model, input_ids, images)
     return Prompt(input_ids, tuple(spans), position_ids.to(torch.long), text)

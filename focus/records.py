@@ -27,7 +27,16 @@ from focus.errors import RecordsConflictError
 Record = dict[str, Any]
 #: What makes a record unique; a second one with the same values is refused.
 KEY_FIELDS = ("model", "benchmark", "decoding", "id", "order", "seed")
-PACKAGES = ("torch", "transformers", "numpy", "pillow", "tokenizers", "datasets", "scikit-learn")
+PACKAGES = (
+    "torch",
+    "torchvision",
+    "transformers",
+    "numpy",
+    "pillow",
+    "tokenizers",
+    "datasets",
+    "scikit-learn",
+)
 
 
 def digest(value: object) -> str:

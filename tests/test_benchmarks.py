@@ -8,6 +8,7 @@ import pytest
 from datasets import Dataset, Features, Image
 from fixtures_benchmarks import FIXTURES, WINOGROUND, colour_of, picture
 
+from focus.benchmarks import source as sources
 from focus.benchmarks.blink import BLINK, TASKS
 from focus.benchmarks.hub import DEV_FRACTION, part_of
 from focus.benchmarks.prompting import images_first, interleaved
@@ -48,6 +49,7 @@ def hub(monkeypatch):
         return by_repo[repo].dataset(name or "")
 
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    monkeypatch.setattr(sources, "hub_answers", lambda: True)
     return asked
 
 

@@ -9,6 +9,7 @@ from datasets import Dataset, Features, List, Value
 from fixtures_benchmarks import FIXTURES, TEXT
 from huggingface_hub.errors import GatedRepoError
 
+from focus.benchmarks import source
 from focus.benchmarks.mirb import MIRB
 from focus.benchmarks.vismin import VisMin
 from focus.benchmarks.winoground import Winoground
@@ -92,6 +93,7 @@ def gated_error() -> Exception:
 )
 def test_what_the_hub_refuses_is_explained(error, expected, monkeypatch):
     monkeypatch.setattr(datasets, "load_dataset", failing(error))
+    monkeypatch.setattr(source, "hub_answers", lambda: True)
     with pytest.raises(DatasetUnavailableError) as caught:
         len(Winoground())
     message = str(caught.value)

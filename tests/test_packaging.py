@@ -23,7 +23,10 @@ ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 PACKAGES = ("focus", "analysis", "experiments")
 #: Needed though nothing here imports them, with who does.
-INDIRECT = {"tabulate": "pandas, for DataFrame.to_markdown"}
+INDIRECT = {
+    "accelerate": "transformers, for device_map",
+    "tabulate": "pandas, for DataFrame.to_markdown",
+}
 
 
 def requirements(entries: list[str]) -> dict[str, Requirement]:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from focus.benchmarks.schema import check_schema
 from focus.errors import DatasetUnavailableError
+from focus.hub import hub_answers
 
 if TYPE_CHECKING:
     import datasets
@@ -130,16 +131,17 @@ def load_rows(
     revision = revision or source.revision
     parts: list[tuple[datasets.Dataset, Path | None]] = []
     for config in configs or (None,):
-        if path is None and not offline:
+        # Without a network the snapshot is read as well: asking the hub would only take long.
+        if path is None and not offline and hub_answers():
             parts.append((_from_hub(source, split, config, revision), None))
         else:
-            root = Path(path).expanduser() if path else _snapshot(source, revision)
+            root = Path(path).expanduser() if path else _snapshot(source, revision, offline)
             parts.append(_from_folder(source, root, split, config))
         check_schema(parts[-1][0].features, source.fields, source.optional, source.name)
     rows = Rows(parts, [name for name, kind in source.fields.items() if kind.startswith("image")])
     published = source.size.get(split)
     whole = tuple(configs) == source.configs and published is not None
-    if offline and path is None and whole and len(rows) != published:
+    if parts[0][1] and path is None and whole and len(rows) != published:
         raise DatasetUnavailableError(
             f"{source.name}: the local cache holds {len(rows)} of {published} rows of "
             f"{source.repo}; download the rest with {_download(source, revision)}"
@@ -204,7 +206,7 @@ def _instead(source: DataSource, revision: str | None) -> str:
     )
 
 
-def _snapshot(source: DataSource, revision: str | None) -> Path:
+def _snapshot(source: DataSource, revision: str | None, offline: bool) -> Path:
     import huggingface_hub
 
     try:
@@ -215,7 +217,12 @@ def _snapshot(source: DataSource, revision: str | None) -> Path:
         raise DatasetUnavailableError(
             f"{source.name}: {source.repo}"
             + (f" at revision {revision}" if revision else "")
-            + " is not in the local cache, and offline=true asks for no other place. "
+            + " is not in the local cache, and "
+            + (
+                "offline=true asks for no other place. "
+                if offline
+                else "the hub cannot be reached (no network, or HF_HUB_OFFLINE is set). "
+            )
             + _instead(source, revision)
         ) from error
     return Path(folder)

@@ -116,7 +116,7 @@ def prepare(
     rendered = images or render(plan, request, noise, per_run=per_run, seen=seen)
     reusable: dict[Content, tuple[ImageInputs, ImageFeatures]] = {}
     if per_run and branched_kwargs.get("prefill", "shared") == "shared":
-        reusable = _run_noise(vlm, rendered, noise)
+        reusable = _run_noise(vlm, rendered, noise, len(request.images))
     left = {content: image for content, image in rendered.items() if content not in reusable}
     inputs = {content: inputs for content, (inputs, _) in reusable.items()}
     inputs |= processed(vlm, left, len(request.images))
@@ -258,7 +258,10 @@ def _num_encoded(plan: BranchPlan, branches: BranchedPrompt, prefill: str) -> in
 
 
 def _run_noise(
-    vlm: VisionLanguageModel, rendered: Mapping[Content, Image.Image], noise: NoiseConfig
+    vlm: VisionLanguageModel,
+    rendered: Mapping[Content, Image.Image],
+    noise: NoiseConfig,
+    num_images: int,
 ) -> dict[Content, tuple[ImageInputs, ImageFeatures]]:
     """Noise that does not depend on the image it replaces, encoded once per slot and size."""
     if NOISE_TYPES[noise.name].content_dependent:
@@ -271,7 +274,7 @@ def _run_noise(
         budget = str(vlm.processor.image_processor.to_dict())
         key = (noise.name, noise.severity, noise.seed, content.slot, image.size, budget)
         if key not in vlm.noise_cache:
-            inputs = processed(vlm, {content: image}, content.slot + 1)[content]
+            inputs = processed(vlm, {content: image}, num_images)[content]
             with torch.no_grad():
                 features = vlm.family.encode(vlm.model, [inputs])[0]
             vlm.noise_cache[key] = (inputs, features)

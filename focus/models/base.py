@@ -79,6 +79,13 @@ class ImageBudget:
                 raise InvalidValueError(name, value, "a positive integer, or left out")
 
 
+def input_device(model: PreTrainedModel) -> torch.device:
+    """Where the embeddings take their ids; a part that is kept on disk is there only while used."""
+    embeddings = model.get_input_embeddings()
+    device = getattr(getattr(embeddings, "_hf_hook", None), "execution_device", None)
+    return embeddings.weight.device if device is None else torch.device(device)
+
+
 class AbstractFamily(ABC):
     """Interface of one model family; the implementations are final and hold no state."""
 

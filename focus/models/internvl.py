@@ -12,7 +12,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import get_optimal_tiled_canvas
 
 from focus.errors import InvalidValueError
-from focus.models.base import AbstractFamily, ImageBudget, ImageFeatures, ImageInputs
+from focus.models.base import AbstractFamily, ImageBudget, ImageFeatures, ImageInputs, input_device
 
 
 class InternVLImageProcessor(InternVLProcessor):
@@ -86,7 +86,7 @@ class InternVL(AbstractFamily):
         return {"pixel_values": torch.cat([image.tensors["pixel_values"] for image in images])}
 
     def encode(self, model: PreTrainedModel, images: Sequence[ImageInputs]) -> list[ImageFeatures]:
-        pixels = self.model_kwargs(images)["pixel_values"].to(model.device)
+        pixels = self.model_kwargs(images)["pixel_values"].to(input_device(model))
         outputs = model.get_image_features(pixels, return_dict=True)
         return self.split_encoder_outputs(
             {"image": outputs}, [image.num_tokens for image in images]

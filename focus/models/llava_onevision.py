@@ -12,7 +12,7 @@ from transformers import LlavaOnevisionProcessor, PreTrainedModel, ProcessorMixi
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from focus.errors import InvalidValueError
-from focus.models.base import AbstractFamily, ImageBudget, ImageFeatures, ImageInputs
+from focus.models.base import AbstractFamily, ImageBudget, ImageFeatures, ImageInputs, input_device
 
 
 class LlavaOnevisionImageProcessor(LlavaOnevisionProcessor):
@@ -83,7 +83,7 @@ class LlavaOnevision(AbstractFamily):
         return {**kwargs, "batch_num_images": torch.tensor([max(2, len(images))])}
 
     def encode(self, model: PreTrainedModel, images: Sequence[ImageInputs]) -> list[ImageFeatures]:
-        pixels = {k: v.to(model.device) for k, v in self.model_kwargs(images).items()}
+        pixels = {k: v.to(input_device(model)) for k, v in self.model_kwargs(images).items()}
         pixels["pixel_values"] = pixels["pixel_values"].to(model.dtype)
         outputs = model.get_image_features(**pixels, return_dict=True)
         return self.split_encoder_outputs(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+import warnings
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
@@ -11,11 +13,27 @@ import torch
 from cachetools import LRUCache
 from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError
 from safetensors import SafetensorError
-from transformers import AutoConfig, AutoModelForImageTextToText, PreTrainedModel, ProcessorMixin
+from transformers import (
+    AutoConfig,
+    AutoImageProcessor,
+    AutoModelForImageTextToText,
+    PreTrainedConfig,
+    PreTrainedModel,
+    ProcessorMixin,
+)
+from transformers.utils import is_torchvision_available
 
-from focus.errors import CheckpointUnavailableError, InvalidValueError, UnknownNameError
+from focus.errors import (
+    AssumptionWarning,
+    CheckpointUnavailableError,
+    InvalidValueError,
+    MissingExtraError,
+    UnknownNameError,
+)
+from focus.hub import hub_answers
 from focus.models.base import BUDGETS, AbstractFamily, ImageBudget
 from focus.models.internvl import InternVL
+from focus.models.known import KNOWN
 from focus.models.llava_onevision import LlavaOnevision
 from focus.models.qwen2_5_vl import Qwen2_5_VL
 from focus.models.qwen3_vl import Qwen3VL
@@ -25,6 +43,7 @@ FAMILIES: dict[str, AbstractFamily] = {
 }
 EMBEDDED_PREFIX = "embedded:"
 DTYPES = ("float32", "bfloat16", "float16")
+BACKENDS = ("pil", "torchvision")
 
 
 @dataclass(frozen=True)
@@ -49,6 +68,11 @@ class VisionLanguageModel:
         default_factory=lambda: LRUCache(maxsize=64), repr=False, compare=False
     )
 
+    @property
+    def backend(self) -> str:
+        """What scales the images, which changes pixels: ``pil``, ``torchvision``, or unknown."""
+        return str(getattr(self.processor.image_processor, "backend", "unknown"))
+
 
 @dataclass(frozen=True)
 class Checkpoint:
@@ -57,23 +81,43 @@ class Checkpoint:
     Args:
         name: how records and tables call it.
         source: ``embedded:<name>`` (ships with this package), a folder, or a hub id.
-        revision: commit of the hub repository; a branch name would not be reproducible.
-        dtype: float32, bfloat16 or float16.
+        revision: commit of the hub repository; a branch name would not be reproducible. None is
+            the pinned one of a known checkpoint (`focus.models.known`), else the newest.
+        dtype: float32, bfloat16 or float16. None is that of a known checkpoint, float32 for the
+            embedded models, else what the checkpoint's own configuration names.
         attention: attention implementation of `transformers` (``sdpa``, ``eager``, ...).
         device: ``auto`` takes CUDA where there is one.
         budget: how much of the context one image may take: one of `BUDGETS`, or in numbers.
+        backend: what scales the images; ``torchvision`` gives slightly other pixels than ``pil``.
+        device_map: spreads the model over devices: ``auto``, or parts of the model and their
+            devices (``accelerate``); instead of `device`.
+        offload_folder: where parts that a device map puts on ``disk`` are kept.
     """
 
     name: str
     source: str
     revision: str | None = None
-    dtype: str = "float32"
+    dtype: str | None = None
     attention: str = "sdpa"
     device: str = "auto"
     budget: str | ImageBudget = "checkpoint"
+    backend: str = "pil"
+    device_map: str | dict[str, Any] | None = None
+    offload_folder: str | None = None
 
     def __post_init__(self) -> None:
-        if self.dtype not in DTYPES:
+        known = KNOWN.get(self.source)
+        if known is not None:
+            object.__setattr__(self, "revision", self.revision or known.revision)
+            object.__setattr__(self, "dtype", self.dtype or known.dtype)
+        if self.source.startswith(EMBEDDED_PREFIX):
+            object.__setattr__(self, "dtype", self.dtype or "float32")
+        if self.backend not in BACKENDS:
+            raise InvalidValueError("backend", self.backend, f"one of {', '.join(BACKENDS)}")
+        if self.device_map is not None and self.device != "auto":
+            accepted = "left at auto beside device_map, which says where every part goes"
+            raise InvalidValueError("device", self.device, accepted)
+        if self.dtype is not None and self.dtype not in DTYPES:
             raise InvalidValueError("dtype", self.dtype, f"one of {', '.join(DTYPES)}")
         if not isinstance(self.budget, ImageBudget) and self.budget not in BUDGETS:
             accepted = f"one of {', '.join(BUDGETS)}, or an ImageBudget"
@@ -89,26 +133,48 @@ class Checkpoint:
                 files that are damaged or missing.
             UnknownNameError: no embedded model of that name, or an unsupported architecture.
             InvalidValueError: a budget that the family does not have, or no such device here.
+            MissingExtraError: the back end is torchvision, which is not installed.
+
+        Warns:
+            AssumptionWarning: not a known checkpoint, and its dtype or revision was not named.
         """
+        if self.backend == "torchvision" and not is_torchvision_available():
+            raise MissingExtraError(
+                "backend='torchvision' needs torchvision, which is not installed (pip install "
+                "torchvision); backend='pil' works everywhere"
+            )
         location, revision = self.source, self.revision
         if location.startswith(EMBEDDED_PREFIX):
             location, revision = str(embedded_path(location.removeprefix(EMBEDDED_PREFIX))), None
         device = usable_device(self.device)
+        where = {
+            "revision": revision,
+            "local_files_only": not Path(location).is_dir() and not hub_answers(),
+        }
         try:
-            config = AutoConfig.from_pretrained(location, revision=revision)
+            config = AutoConfig.from_pretrained(location, **where)
         except (OSError, ValueError) as error:  # ValueError: not a repository id, no model type
             raise CheckpointUnavailableError(self._unavailable(error)) from error
         family = family_of(config.model_type)
+        dtype = self._dtype(config)
+        placed: dict[str, Any] = {}
+        if self.device_map is not None:
+            placed = {"device_map": self.device_map, "offload_folder": self.offload_folder}
         try:
-            processor = family.processor_class.from_pretrained(location, revision=revision)
+            processor = family.processor_class.from_pretrained(location, **where)
         except (OSError, ValueError, LookupError) as error:
             raise CheckpointUnavailableError(self._unavailable(error)) from error
+        if getattr(processor.image_processor, "backend", None) != self.backend:
+            processor.image_processor = AutoImageProcessor.from_pretrained(
+                location, backend=self.backend, **where
+            )
         family.set_budget(processor, self._budget(family))
         try:
             model, report = AutoModelForImageTextToText.from_pretrained(
                 location,
-                revision=revision,
-                dtype=getattr(torch, self.dtype),
+                **where,
+                dtype=dtype,
+                **placed,
                 attn_implementation=self.attention,
                 output_loading_info=True,
             )
@@ -117,13 +183,33 @@ class Checkpoint:
         if report["missing_keys"]:  # `transformers` fills them with random numbers
             gap = ValueError(f"no weights for {', '.join(sorted(report['missing_keys']))}")
             raise CheckpointUnavailableError(self._unavailable(gap))
-        budget = self.budget if isinstance(self.budget, str) else str(self.budget)
-        return VisionLanguageModel(model.to(device).eval(), processor, family, self.name, budget)
+        if self.device_map is None:
+            model = model.to(device)
+        budget = str(self.budget)
+        return VisionLanguageModel(model.eval(), processor, family, self.name, budget)
 
     def _budget(self, family: AbstractFamily) -> ImageBudget:
         if isinstance(self.budget, ImageBudget):
             return self.budget
         return family.compact if self.budget == "compact" else ImageBudget()
+
+    def _dtype(self, config: PreTrainedConfig) -> torch.dtype:
+        """The dtype asked for, or that of the checkpoint; says what was assumed."""
+        named = getattr(config, "dtype", None) or getattr(config.get_text_config(), "dtype", None)
+        dtype = self.dtype or str(named or "float32").removeprefix("torch.")
+        hub = not (self.source.startswith(EMBEDDED_PREFIX) or Path(self.source).is_dir())
+        assumed = []
+        if self.dtype is None:
+            assumed.append(f"dtype={dtype} ({'as its configuration says' if named else 'default'})")
+        if hub and self.revision is None:
+            assumed.append("revision=main (the newest, which may change)")
+        if assumed:
+            message = (
+                f"{self.source!r} is no known checkpoint; assumed: {', '.join(assumed)}; image "
+                f"budget: {self.budget}. Pass dtype=, revision= and budget= to choose"
+            )
+            warnings.warn(message, AssumptionWarning, stacklevel=_outside())
+        return getattr(torch, dtype)
 
     def _unavailable(self, error: Exception) -> str:
         where = f"{self.source!r}" + (f" at revision {self.revision}" if self.revision else "")
@@ -152,6 +238,14 @@ class Checkpoint:
             f"({reason}); connect to the network once, or download it elsewhere with "
             f"`hf download {self.source}{pin}` and pass the folder as model.source=/path/to/it"
         )
+
+
+def _outside() -> int:
+    """Stack level, for the function that calls this, of the first caller outside the package."""
+    level, frame = 1, sys._getframe(1)
+    while frame.f_back and str(frame.f_globals.get("__name__")).partition(".")[0] == "focus":
+        level, frame = level + 1, frame.f_back
+    return level
 
 
 def usable_device(name: str) -> torch.device:

@@ -13,7 +13,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize
 
 from focus.errors import InvalidValueError
-from focus.models.base import AbstractFamily, ImageBudget, ImageFeatures, ImageInputs
+from focus.models.base import AbstractFamily, ImageBudget, ImageFeatures, ImageInputs, input_device
 
 
 class AbstractQwenVision(AbstractFamily):
@@ -86,7 +86,7 @@ class AbstractQwenVision(AbstractFamily):
         return positions  # [3, 1, length]
 
     def encode(self, model: PreTrainedModel, images: Sequence[ImageInputs]) -> list[ImageFeatures]:
-        pixels = {k: v.to(model.device) for k, v in self.model_kwargs(images).items()}
+        pixels = {k: v.to(input_device(model)) for k, v in self.model_kwargs(images).items()}
         outputs = model.get_image_features(**pixels, return_dict=True)
         return self.split_encoder_outputs(
             {"image": outputs}, [image.num_tokens for image in images]
