@@ -25,17 +25,24 @@ def metric_values(records: pd.DataFrame) -> dict[str, pd.Series]:
     """Per metric, one value for each unit that it is measured on.
 
     Returns:
-        ``accuracy`` of the generated text, ``unparsed rate``, ``choice accuracy`` (of the most
-        likely candidate answer) and, where a wrong answer can be traced to another image,
-        ``leakage rate``: one value per question, indexed by its id. Where questions come in
-        groups, ``<category> score`` and ``group score``: one value per group of questions that
-        count only if all of them are right (Winoground, VisMin), indexed by the cluster.
+        ``accuracy`` of the generated text, ``unparsed rate``, ``failed rate`` (could not be
+        processed) and ``truncated rate`` (cut at the longest answer) where there are such,
+        ``choice accuracy`` (of the most likely candidate answer) and, where a wrong answer can be
+        traced to another image, ``leakage rate``: one value per question, indexed by its id. Where
+        questions come in groups, ``<category> score`` and ``group score``: one value per group of
+        questions that count only if all of them are right (Winoground, VisMin), indexed by the
+        cluster.
     """
     by_id = records.set_index("id")
     metrics = {
         "accuracy": by_id["score"].astype(float),
         "unparsed rate": by_id["unparsed"].astype(float),
     }
+    for name, column in (("failed rate", "error"), ("truncated rate", "truncated")):
+        known = by_id.get(column, pd.Series(False, index=by_id.index))
+        happened = known.notna() if column == "error" else known.fillna(False).astype(bool)
+        if column in by_id and happened.any():
+            metrics[name] = happened.astype(float)
     chosen = by_id["choice_answer"].notna()
     if chosen.any():
         right = by_id["choice_answer"] == by_id["answer"]
@@ -201,8 +208,22 @@ def power_note(rows: Sequence[Mapping[str, Any]]) -> str:
     )
 
 
+def length_note(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Says where more than 1% of the answers were cut; empty where none were."""
+    cut = [r for r in rows if r["metric"] == "truncated rate" and r["value"] > 0.01]
+    if not cut:
+        return ""
+    worst = max(cut, key=lambda row: row["value"])
+    return (
+        f"Up to {worst['value']:.1%} of the answers ({worst['model']}, {worst['decoding']}) were "
+        "cut at their longest length; raise settings.max_new_tokens before reading accuracies."
+    )
+
+
 #: Column and metric of what a table shows where some row has it.
 OPTIONAL = {
+    "failed": "failed rate",
+    "truncated": "truncated rate",
     "leakage": "leakage rate",
     "unparsed": "unparsed rate",
     "choice accuracy": "choice accuracy",

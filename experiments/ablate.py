@@ -10,6 +10,10 @@ questions, are written when all its cells are there.
 
 from __future__ import annotations
 
+from experiments.config import check_command_line
+
+check_command_line("ablate", __name__)  # before the seconds that the other imports take
+
 import time
 from dataclasses import asdict
 from pathlib import Path

@@ -9,6 +9,10 @@ claim of the paper.
 
 from __future__ import annotations
 
+from experiments.config import check_command_line
+
+check_command_line("ablation_report", __name__)  # before the seconds that the other imports take
+
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path

@@ -7,6 +7,10 @@ Times depend on the machine and are never tested; ratios measured side by side a
 
 from __future__ import annotations
 
+from experiments.config import check_command_line
+
+check_command_line("bench", __name__)  # before the seconds that the other imports take
+
 import json
 import statistics
 import time
@@ -23,10 +27,10 @@ from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 from experiments.config import entry_point, plain
 from experiments.evaluation import make_console, progress_bars, set_threads
 from focus.decoding import AbstractDecoding, Focus, GenerationSettings, Request, Vanilla
+from focus.environment import environment
 from focus.models import ImageBudget, VisionLanguageModel
 from focus.models.tiny import build_tiny
 from focus.randomness import generator
-from focus.records import environment
 
 SCHEMES: dict[str, AbstractDecoding] = {
     "plain decoding": Vanilla(),

@@ -5,7 +5,9 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import os
+import re
 import sys
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -48,6 +50,36 @@ def build(config: DictConfig) -> Any:
         raise
 
 
+def build_settings(config: DictConfig, max_new_tokens: int) -> Any:
+    """Generation settings; where they name no length, it is that of the benchmark."""
+    if config.max_new_tokens is None:
+        config.max_new_tokens = max_new_tokens
+    return build(config)
+
+
+def check_run(config: DictConfig) -> None:
+    """Checks the settings of an evaluation that no class of its own does, before anything loads.
+
+    Raises:
+        InvalidValueError: a number out of range, or a results folder that cannot be written to.
+    """
+    for name, least in (("limit", 1), ("threads", 1), ("orders", 1), ("noise_seeds", 1)):
+        value = config[name]
+        optional = name in ("limit", "threads")
+        whole = isinstance(value, int) and not isinstance(value, bool)
+        if not ((whole and value >= least) or (value is None and optional)):
+            accepted = "a positive integer" + (", or null" if optional else "")
+            raise InvalidValueError(name, value, accepted)
+    folder = Path(config.results)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        accepted = f"a folder that can be made and written to ({error.strerror})"
+        raise InvalidValueError("results", config.results, accepted) from error
+
+
 def plain(config: DictConfig) -> dict[str, Any]:
     """The resolved configuration as plain containers, for records and loggers."""
     container = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
@@ -76,15 +108,53 @@ def entry_point(config_name: str) -> Callable[[Callable[[DictConfig], None]], Ca
             guarded
         )
 
-        def command() -> None:
-            problem = explain_overrides(config_name, sys.argv[1:])
-            if problem:
-                _fail(problem)
-            run()
-
-        return command
+        return run
 
     return decorate
+
+
+def check_command_line(config_name: str, module: str) -> None:
+    """Answers a command line that cannot be run before the seconds that imports take.
+
+    To be called by a command between its first imports and those of PyTorch and the like; it does
+    nothing where the module is imported and not run.
+
+    Args:
+        config_name: the command's configuration.
+        module: its ``__name__``.
+    """
+    if module != "__main__":
+        return
+    arguments = sys.argv[1:]
+    name = Path(sys.argv[0]).stem
+    problem = explain_experiment(name, arguments) or explain_overrides(config_name, arguments)
+    if problem:
+        _fail(problem)
+    if not any(argument in HYDRA_ANSWERS for argument in arguments):
+        print(f"{name}: starting", file=sys.stderr, flush=True)
+
+
+#: Arguments that Hydra answers itself, with output that may be read by a program.
+HYDRA_ANSWERS = ("--cfg", "-c", "--help", "-h", "--hydra-help", "--info", "-i", "--version")
+
+
+def explain_experiment(command: str, arguments: Sequence[str]) -> str | None:
+    """What is wrong with an experiment that another command runs; None where nothing is.
+
+    The first line of every experiment file is its command.
+    """
+    for argument in arguments:
+        key, _, option = argument.partition("=")
+        path = CONF / "experiment" / f"{option}.yaml"
+        if key.lstrip("+") != "experiment" or not path.is_file():
+            continue
+        written = re.search(r"python -m experiments\.(\w+)", path.read_text(encoding="utf-8"))
+        if written and written[1] != command:
+            return (
+                f"experiment={option} is not one of experiments.{command}; run it with "
+                f"python -m experiments.{written[1]} experiment={option}"
+            )
+    return None
 
 
 def explain_overrides(config_name: str, arguments: Sequence[str]) -> str | None:
@@ -93,14 +163,16 @@ def explain_overrides(config_name: str, arguments: Sequence[str]) -> str | None:
     Hydra says that a key does not exist, but not which ones do.
     """
     overrides = [a for a in arguments if "=" in a and not a.startswith(("-", "hydra"))]
+    if not overrides:
+        return None
     groups = [a for a in overrides if _is_group(a)]
     values = [a for a in overrides if not _is_group(a) and not a.startswith(("+", "~"))]
     if any("," in a or "glob(" in a for a in groups):
         return None  # a sweep over groups: each job checks its own settings
     try:
         config = compose_config(config_name, groups)
-    except (HydraException, OmegaConfBaseException):
-        return None  # Hydra's own message names the options of the group
+    except (HydraException, OmegaConfBaseException) as error:
+        return str(error)  # names the options of the group
     for override in values:
         key = override.split("=", 1)[0]
         parent_key, _, leaf = key.rpartition(".")

@@ -8,6 +8,10 @@ network, no GPU. Running it again shows the finished table at once.
 
 from __future__ import annotations
 
+from experiments.config import check_command_line
+
+check_command_line("demo", __name__)  # before the seconds that the other imports take
+
 import time
 from pathlib import Path
 
@@ -32,9 +36,10 @@ from experiments.evaluation import (
 from focus.benchmarks import AbstractBenchmark, Example
 from focus.decoding import Focus, GenerationSettings, Request, Vanilla
 from focus.decoding.rows import render
+from focus.environment import peak_memory
 from focus.images import IMAGE_PLACEHOLDER
 from focus.models import VisionLanguageModel
-from focus.records import Record, RecordFile, peak_memory
+from focus.records import Record, RecordFile
 
 
 @entry_point("demo")

@@ -9,17 +9,21 @@ same command again finishes what is missing and computes nothing twice.
 
 from __future__ import annotations
 
+from experiments.config import check_command_line
+
+check_command_line("config", __name__)  # before the seconds that the other imports take
+
 import json
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from analysis.figures import accuracy_figure, save_figure
-from analysis.tables import BASELINE, power_note, summary_table
-from experiments.config import build, entry_point, plain
+from analysis.tables import BASELINE, length_note, power_note, summary_table
+from experiments.config import CONF, build, build_settings, check_run, entry_point, plain
 from experiments.evaluation import (
     Cell,
     evaluate_cell,
@@ -31,31 +35,39 @@ from experiments.evaluation import (
     write_summary,
 )
 from focus.benchmarks import AbstractBenchmark
-from focus.decoding import Vanilla
-from focus.errors import CheckpointUnavailableError, DatasetUnavailableError
+from focus.decoding import AbstractDecoding
+from focus.environment import peak_memory
+from focus.errors import CheckpointUnavailableError, DatasetUnavailableError, UnknownNameError
 from focus.models import VisionLanguageModel
-from focus.records import RecordFile, digest, peak_memory
+from focus.records import Record, RecordFile, Shard, digest, identity
 
 UNAVAILABLE = "unavailable.json"
-#: Why a model could not be loaded: the jobs of a multirun share a process, and without a network
-#: every attempt takes half a minute.
+#: Folder of the plain runs, which all strategies on the same questions share.
+PLAIN = "plain"
+#: Why a model could not be loaded: the jobs of a multirun share a process and need not try again.
 _missing_weights: dict[str, str] = {}
+#: The last model, by its settings: the jobs of a sweep load it once. Only one, for its memory.
+_loaded: dict[str, VisionLanguageModel] = {}
 
 
 @entry_point("config")
 def main(config: DictConfig) -> None:
     """Runs the cell that the configuration describes."""
+    check_run(config)
     set_threads(config.threads)
     started = time.perf_counter()
-    determining = {
-        key: plain(config)[key] for key in ("model", "benchmark", "decoding", "settings")
-    }
+    shard = Shard.parse(config.shard)
     benchmark, decoding = build(config.benchmark), build(config.decoding)
-    settings, logger = build(config.settings), build(config.logger)
+    settings = build_settings(config.settings, benchmark.max_new_tokens)
+    logger = build(config.logger)
+    baseline = plain_decoding(config.baseline)
     hydra = HydraConfig.get()
     choice = hydra.runtime.choices["decoding"]
     console = make_console()
-    suffix = f"{choice}-{digest(determining)[:8]}"
+    determining = {
+        key: plain(config)[key] for key in ("model", "benchmark", "decoding", "settings")
+    }
+    suffix = f"{choice}-{digest(identity(determining))[:8]}"
     try:
         vlm = load(config.model, benchmark)
     except (CheckpointUnavailableError, DatasetUnavailableError) as error:
@@ -66,27 +78,58 @@ def main(config: DictConfig) -> None:
         missing = note_unavailable(folder, benchmark.name, model, error)
         console.print(f"{folder.name}: not run, {missing} not here: {error}", soft_wrap=True)
         return
-    name = f"{benchmark.name}-{vlm.name}-{suffix}"
-    cells = [Cell(vlm, benchmark, decoding, settings, decoding.name)]
-    if config.baseline and decoding.name != BASELINE:
-        cells.insert(0, Cell(vlm, benchmark, Vanilla(), settings, BASELINE))
-    with RecordFile(Path(config.results) / name, determining) as records:
-        (records.folder / UNAVAILABLE).unlink(missing_ok=True)
-        with progress_bars(console) as progress:
-            for cell in cells:
-                for each in variants(cell, orders=config.orders, noise_seeds=config.noise_seeds):
-                    evaluate_cell(each, records, progress, limit=config.limit)
-        rows = write_summary(records.folder, records.records)
-        seconds = round(time.perf_counter() - started, 1)
-        records.finish(seconds=seconds, image_backend=vlm.backend, **peak_memory())
+    facts = {
+        "image_backend": vlm.backend,
+        "budget": vlm.budget,
+        "generation": settings.resolved(vlm.model.generation_config),
+    }
+
+    def cells(strategy: AbstractDecoding) -> list[Cell]:
+        cell = Cell(vlm, benchmark, strategy, settings, strategy.name)
+        return variants(cell, orders=config.orders, noise_seeds=config.noise_seeds)
+
+    root, name = Path(config.results), f"{benchmark.name}-{vlm.name}-{suffix}"
+    plain_records: list[Record] = []
+    with progress_bars(console) as progress:
+        if baseline is not None:
+            shared = {**determining, "decoding": plain(baseline)}
+            folder = root / PLAIN / f"{benchmark.name}-{vlm.name}-{digest(identity(shared))[:8]}"
+            with RecordFile(folder, shared, shard=shard, wait=True) as records:
+                for cell in cells(build(baseline)):
+                    evaluate_cell(cell, records, progress, limit=config.limit)
+                plain_records = [
+                    record
+                    for record in records.records
+                    if (shard is None or record["index"] in shard)
+                    and (config.limit is None or record["index"] < config.limit)
+                ]
+                records.finish(limit=config.limit, **facts)
+        with RecordFile(root / name, determining, shard=shard) as records:
+            (records.folder / UNAVAILABLE).unlink(missing_ok=True)
+            asked = cells(build(baseline)) if baseline is not None else []
+            for cell in asked:
+                for record in plain_records:
+                    if cell.labels.items() <= record.items() and record not in records:
+                        records.append({**record, "config": records.config_hash})
+            if decoding.name != BASELINE or baseline is None:
+                for cell in cells(decoding):
+                    evaluate_cell(cell, records, progress, limit=config.limit)
+            seconds = round(time.perf_counter() - started, 1)
+            complete = records.finish(limit=config.limit, seconds=seconds, **facts, **peak_memory())
+    if not complete:
+        console.print(f"shard {shard} is done; others are not: {records.folder}", soft_wrap=True)
+        return
+    rows = write_summary(records.folder, records.records)
     console.print(summary_table(rows, title=f"{choice} on {benchmark.name}"))
-    console.print(power_note(rows), soft_wrap=True)
+    for note in (power_note(rows), length_note(rows)):
+        if note:
+            console.print(note, soft_wrap=True)
     console.print(f"records: {records.folder}", soft_wrap=True)
     figure = records.folder / "accuracy.png"
     save_figure(accuracy_figure(rows, ["accuracy"]), figure)
     report_cells(
         logger,
-        cells,
+        [*asked[:1], *cells(decoding)[: decoding.name != BASELINE]],
         records.records,
         rows,
         experiment=hydra.runtime.choices["experiment"] or "evaluate",
@@ -94,6 +137,20 @@ def main(config: DictConfig) -> None:
         overrides=" ".join(hydra.overrides.task),
         figures=[str(figure)],
     )
+
+
+def plain_decoding(option: str | None) -> DictConfig | None:
+    """Configuration of the plain decoding that a strategy is compared with; None for none.
+
+    Raises:
+        UnknownNameError: no plain decoding of that name in conf/decoding.
+    """
+    if option is None:
+        return None
+    options = sorted(path.stem for path in (CONF / "decoding").glob(f"{BASELINE}*.yaml"))
+    if option not in options:
+        raise UnknownNameError("baseline", option, [*options, "null"])
+    return cast(DictConfig, OmegaConf.load(CONF / "decoding" / f"{option}.yaml"))
 
 
 def load(model: DictConfig, benchmark: AbstractBenchmark) -> VisionLanguageModel:
@@ -105,13 +162,15 @@ def load(model: DictConfig, benchmark: AbstractBenchmark) -> VisionLanguageModel
     key = digest(plain(model))
     if key in _missing_weights:
         raise CheckpointUnavailableError(_missing_weights[key])
-    try:
-        vlm: VisionLanguageModel = build(model).load()
-    except CheckpointUnavailableError as error:
-        _missing_weights[key] = str(error)
-        raise
+    if key not in _loaded:
+        _loaded.clear()  # before the next one takes its memory
+        try:
+            _loaded[key] = build(model).load()
+        except CheckpointUnavailableError as error:
+            _missing_weights[key] = str(error)
+            raise
     len(benchmark)  # reads the data set
-    return vlm
+    return _loaded[key]
 
 
 def note_unavailable(folder: Path, benchmark: str, model: str, error: Exception) -> str:

@@ -6,6 +6,7 @@ import itertools
 import json
 import math
 import shutil
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -33,7 +34,15 @@ from analysis.tables import CELL, summarise
 from experiments.logging import AbstractLogger, CellReport, NoLogger
 from focus.benchmarks import AbstractBenchmark, Example
 from focus.decoding import AbstractDecoding, Decoded, GenerationSettings, Request
-from focus.errors import InvalidValueError
+from focus.errors import (
+    ContextLengthError,
+    DatasetSchemaError,
+    ImageError,
+    InvalidValueError,
+    NonFiniteLogitsError,
+    PromptError,
+    TooManyFailuresError,
+)
 from focus.models import VisionLanguageModel
 from focus.records import Record, RecordFile, digest
 from focus.scoring import Score
@@ -106,50 +115,133 @@ def variants(cell: Cell, *, orders: int, noise_seeds: int) -> list[Cell]:
     return [*reordered, *reseeded]
 
 
+#: What is wrong with one question and not with the run.
+ITEM_ERRORS = (
+    ImageError,
+    PromptError,
+    ContextLengthError,
+    DatasetSchemaError,
+    NonFiniteLogitsError,
+)
+#: Share of questions that may fail; a run is given up when more have, of `FEWEST` at the least.
+MOST_FAILED, FEWEST = 0.05, 20
+
+
 def evaluate_cell(
     cell: Cell, records: RecordFile, progress: Progress, *, limit: int | None
 ) -> None:
-    """Answers every question that has no record yet and appends its record."""
+    """Answers every question that has no record yet and appends its record.
+
+    A question that cannot be processed is recorded with its error and counts as wrong.
+
+    Raises:
+        TooManyFailuresError: more than 5% of the questions failed; all records are kept.
+    """
     total = len(cell.benchmark) if limit is None else min(limit, len(cell.benchmark))
-    labels = cell.labels
-    task = progress.add_task(cell.title, total=total)
-    for index in range(total):
-        example = cell.benchmark[index]
-        turned_full_circle = cell.order and len(example.permutation) <= cell.order
-        if not turned_full_circle and {**labels, "id": example.id} not in records:
-            answer = answer_example(cell, example)
-            records.append({**labels, "id": example.id, "config": records.config_hash, **answer})
+    labels = {**cell.labels, "config": records.config_hash}
+    mine = [index for index in range(total) if records.shard is None or index in records.shard]
+    task = progress.add_task(cell.title, total=len(mine))
+    failures: list[str] = []
+    for done, index in enumerate(mine, start=1):
+        record = answered(cell, index, labels, records)
+        if record is not None:
+            records.append(record)
+            failures += [record["error"]] if record["error"] else []
+        if len(failures) > MOST_FAILED * max(done, FEWEST):
+            raise TooManyFailuresError(_failures(cell, failures, done))
         progress.advance(task)
+    if len(failures) > MOST_FAILED * len(mine):
+        raise TooManyFailuresError(_failures(cell, failures, len(mine)))
+
+
+def answered(
+    cell: Cell, index: int, labels: Mapping[str, Any], records: RecordFile
+) -> Record | None:
+    """The record of the question at `index`; None where there is nothing (left) to ask."""
+    example, error = None, ""
+    try:
+        example = cell.benchmark[index]
+        if cell.order and len(example.permutation) <= cell.order:  # turned full circle
+            return None
+    except ITEM_ERRORS as caught:
+        error = f"{type(caught).__name__}: {caught}"
+    labels = {**labels, "id": example.id if example else f"#{index}"}
+    if labels in records:
+        return None
+    labels = {**labels, "index": index}
+    if example is not None:
+        try:
+            return {**labels, **answer_example(cell, example), "error": None}
+        except ITEM_ERRORS as caught:
+            error = f"{type(caught).__name__}: {caught}"
+    return {**labels, **failed_answer(example), "error": error}
+
+
+def _failures(cell: Cell, errors: Sequence[str], asked: int) -> str:
+    kinds = Counter(error.partition(":")[0] for error in errors)
+    counted = ", ".join(f"{count} x {kind}" for kind, count in kinds.most_common())
+    return (
+        f"{len(errors)} of {asked} questions of {cell.title} could not be processed ({counted}), "
+        f"more than {MOST_FAILED:.0%}; the first: {errors[0]} (all are in the records)"
+    )
+
+
+def failed_answer(example: Example | None) -> Record:
+    """What is recorded instead of an answer; the question may not even have been readable."""
+    known = example or Example(id="", images=(), question="", answer="")
+    return {
+        **question_fields(known),
+        "text": "",
+        **score_fields(Score(None, correct=False)),
+        "choice_answer": None,
+        "truncated": False,
+        "seconds": 0.0,
+    }
 
 
 def answer_example(cell: Cell, example: Example) -> Record:
     """The record of one question, without the labels of its cell."""
     request = request_of(cell.benchmark.name, example)
     request = replace(request, published_single=cell.benchmark.published_single)
+    squared = cell.benchmark.published_size
+    if squared and cell.vlm.budget == "published":
+        images = tuple(image.resize(squared) for image in request.images)
+        request = replace(request, images=images)
     decoded = cell.decoding.decode(cell.vlm, request, cell.settings, keep_logits="first")
     score = cell.benchmark.score(decoded.text, example.reference)
     return {
-        "category": example.category,
-        "group": example.group,
-        "cluster": example.cluster,
+        **question_fields(example),
         "text": decoded.text,
+        "truncated": decoded.truncated[0],
         **score_fields(score),
-        "answer": example.answer,
-        "permutation": list(example.permutation),
-        "traceable": bool(example.distractors),
-        "distractors": list(example.distractors),
-        "choices": list(example.choices),
         **row_records(cell.vlm, decoded, example),
-        "targets": list(example.targets),
-        "truths": [dict(truth) for truth in example.truths],
-        "metadata": dict(example.metadata),
-        "num_images": len(example.images),
+        "budget": cell.vlm.budget,
         "image_tokens": list(decoded.image_tokens),
+        "noise_mean": decoded.noise_mean,
+        "noise_std": decoded.noise_std,
         "num_rows": decoded.num_rows,
         "num_encoded": decoded.num_encoded,
         "prompt_tokens": decoded.prompt_tokens,
         "prompt_hash": digest([example.question, request.system]),
         "seconds": round(decoded.seconds, 5),
+    }
+
+
+def question_fields(example: Example) -> Record:
+    """What a record keeps of its question."""
+    return {
+        "category": example.category,
+        "group": example.group,
+        "cluster": example.cluster,
+        "answer": example.answer,
+        "permutation": list(example.permutation),
+        "traceable": bool(example.distractors),
+        "distractors": list(example.distractors),
+        "choices": list(example.choices),
+        "targets": list(example.targets),
+        "truths": [dict(truth) for truth in example.truths],
+        "metadata": dict(example.metadata),
+        "num_images": len(example.images),
     }
 
 

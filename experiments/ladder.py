@@ -7,6 +7,10 @@ does it go, and when does FOCUS help?
 
 from __future__ import annotations
 
+from experiments.config import check_command_line
+
+check_command_line("ladder", __name__)  # before the seconds that the other imports take
+
 import json
 import logging
 from collections.abc import Iterable, Iterator

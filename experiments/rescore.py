@@ -8,6 +8,10 @@ how answers are read, and nothing else.
 
 from __future__ import annotations
 
+from experiments.config import check_command_line
+
+check_command_line("rescore", __name__)  # before the seconds that the other imports take
+
 import json
 from pathlib import Path
 

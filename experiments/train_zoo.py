@@ -8,6 +8,10 @@ the stages that they have in common. Loss and skill curves go to W&B, which writ
 
 from __future__ import annotations
 
+from experiments.config import check_command_line
+
+check_command_line("train_zoo", __name__)  # before the seconds that the other imports take
+
 import logging
 import os
 import shlex

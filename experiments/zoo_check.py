@@ -10,6 +10,10 @@ rates should stay within the intervals that the card states. Ends with status 1 
 
 from __future__ import annotations
 
+from experiments.config import check_command_line
+
+check_command_line("zoo_check", __name__)  # before the seconds that the other imports take
+
 import json
 import sys
 from pathlib import Path

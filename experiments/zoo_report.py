@@ -9,6 +9,10 @@ document that shows them. Runs no model unless asked to measure.
 
 from __future__ import annotations
 
+from experiments.config import check_command_line
+
+check_command_line("zoo_report", __name__)  # before the seconds that the other imports take
+
 import json
 from collections.abc import Sequence
 from pathlib import Path

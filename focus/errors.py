@@ -82,3 +82,11 @@ class RecordsConflictError(FocusError, RuntimeError):
 
 class AssumptionWarning(UserWarning):
     """A checkpoint that is not known here was loaded with settings that nobody named."""
+
+
+class RecordsLockedError(FocusError, RuntimeError):
+    """Another process is writing these records."""
+
+
+class TooManyFailuresError(FocusError, RuntimeError):
+    """More questions of a run could not be processed than a result can bear."""

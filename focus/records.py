@@ -3,40 +3,81 @@
 A folder holds `run.json` (what was run, with what) and `records.jsonl`. The lines are flushed one
 by one; an interrupted run is opened again and goes on with the first key that is missing. A last
 line that was cut off while being written is dropped on opening: its question was not finished.
+Several processes may share the questions of a run in shards.
 """
 
 from __future__ import annotations
 
 import gzip
 import hashlib
-import importlib.metadata
 import json
 import os
-import platform
-import resource
-import subprocess
+import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-import torch
+from filelock import FileLock, Timeout
 
-from focus.errors import RecordsConflictError
+from focus.environment import environment
+from focus.errors import InvalidValueError, RecordsConflictError, RecordsLockedError
 
 Record = dict[str, Any]
 #: What makes a record unique; a second one with the same values is refused.
 KEY_FIELDS = ("model", "benchmark", "decoding", "id", "order", "seed")
-PACKAGES = (
-    "torch",
-    "torchvision",
-    "transformers",
-    "numpy",
-    "pillow",
-    "tokenizers",
-    "datasets",
-    "scikit-learn",
+#: Settings of speed and place: they say how and where results are computed, not which.
+SPEED = (
+    *("encode_batch", "device", "device_map", "offload_folder", "threads"),
+    *("path", "videos", "offline"),
 )
+RECORDS = "records.jsonl"
+
+
+def identity(config: Any) -> Any:
+    """The settings that determine the results: all but those of speed and place.
+
+    >>> identity({"decoding": {"alpha": 0.3, "encode_batch": 8}})
+    {'decoding': {'alpha': 0.3}}
+    """
+    if isinstance(config, Mapping):
+        return {key: identity(value) for key, value in config.items() if key not in SPEED}
+    return [identity(value) for value in config] if isinstance(config, list) else config
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One of several parts of a run's questions: every `count`-th, from `index` (from 0)."""
+
+    index: int
+    count: int
+
+    @classmethod
+    def parse(cls, text: object) -> Shard | None:
+        """Shard of a setting such as ``0/4``; None for none.
+
+        Raises:
+            InvalidValueError: not of that form, or no such part.
+        """
+        if text is None:
+            return None
+        found = re.fullmatch(r"(\d+)/(\d+)", str(text))
+        if not found or not int(found[1]) < int(found[2]):
+            accepted = "k/n with k from 0 to n - 1, such as 0/4, or null"
+            raise InvalidValueError("shard", text, accepted)
+        return cls(int(found[1]), int(found[2]))
+
+    def __str__(self) -> str:
+        return f"{self.index}/{self.count}"
+
+    def __contains__(self, position: int) -> bool:
+        return position % self.count == self.index
+
+    @property
+    def file_name(self) -> str:
+        """Of its records."""
+        return f"records-{self.index}-of-{self.count}.jsonl"
 
 
 def digest(value: object) -> str:
@@ -46,26 +87,50 @@ def digest(value: object) -> str:
 
 
 class RecordFile:
-    """The records of one run, open for appending.
+    """The records of one run, or of one shard of it, open for appending by one process.
 
     Args:
         folder: created if need be.
-        config: resolved settings that determine the results; a folder that was begun with others
-            is refused.
+        config: resolved settings; a folder that was begun with others is refused, but for those
+            that `identity` leaves out.
+        shard: this process's part of the questions; None for all of them. A shard has a file of its
+            own, and the last one to finish merges all into the file that one process would have
+            written.
+        wait: wait for a process that holds the file, instead of refusing.
 
     Raises:
         RecordsConflictError: the folder belongs to another configuration (the message shows the
-            difference), or a line in the middle of the file is damaged.
+            difference) or is divided otherwise, or a line in the middle of the file is damaged.
+        RecordsLockedError: another process is writing this file.
     """
 
-    def __init__(self, folder: str | os.PathLike[str], config: Mapping[str, Any]) -> None:
-        self.folder = Path(folder)
+    def __init__(
+        self,
+        folder: str | os.PathLike[str],
+        config: Mapping[str, Any],
+        *,
+        shard: Shard | None = None,
+        wait: bool = False,
+    ) -> None:
+        self.folder, self.shard = Path(folder), shard
         self.folder.mkdir(parents=True, exist_ok=True)
-        self.path = self.folder / "records.jsonl"
-        self.config_hash = digest(dict(config))
-        self._begin(dict(config))
-        self._recover_torn_line()
-        self.records = list(read_records(self.path))
+        self.path = self.folder / (shard.file_name if shard else RECORDS)
+        self.config_hash = digest(identity(config))
+        self._lock = FileLock(f"{self.path}.lock")
+        try:
+            self._lock.acquire(timeout=-1 if wait else 0)
+        except Timeout:
+            raise RecordsLockedError(
+                f"another process is writing {self.path}; wait for it, or let several processes "
+                "share the questions: shard=0/2 in one, shard=1/2 in the other"
+            ) from None
+        try:
+            self._begin(dict(config))
+            _drop_torn_line(self.path)
+            self.records = [*self._merged(), *read_records(self.path)]
+        except BaseException:
+            self._lock.release()
+            raise
         self._keys = {_key(record) for record in self.records}
         self._file = self.path.open("a", encoding="utf-8")
 
@@ -88,16 +153,36 @@ class RecordFile:
     def close(self) -> None:
         """Closes the file; the records stay readable."""
         self._file.close()
+        self._lock.release()
 
-    def finish(self, **facts: Any) -> None:
+    def finish(self, *, limit: int | None = None, **facts: Any) -> bool:
         """Adds facts about the finished run (seconds, peak memory) to the run record.
 
-        They are one entry per session, since an interrupted run is finished by a later one.
+        They are one entry per session, since an interrupted run is finished by a later one. The
+        last shard to finish merges all of them; `records` then holds those of the whole run.
+
+        Args:
+            limit: how many questions were asked for, at most; shards of one number go together.
+            facts: about this session.
+
+        Returns:
+            Whether the run is complete; False while other shards are not.
         """
-        path = self.folder / "run.json"
-        run = json.loads(path.read_text(encoding="utf-8"))
-        run.setdefault("sessions", []).append(facts)
-        _write_json(path, run)
+        with FileLock(self.folder / "run.json.lock"):
+            path = self.folder / "run.json"
+            run = json.loads(path.read_text(encoding="utf-8"))
+            name = {"shard": str(self.shard)} if self.shard else {}
+            run.setdefault("sessions", []).append({**name, **facts})
+            complete = True
+            if self.shard:
+                finished = run.setdefault("shards_done", {})
+                done = {*finished.get(str(limit), ()), str(self.shard)}
+                finished[str(limit)] = sorted(done)
+                complete = len(done) == self.shard.count
+                if complete:
+                    self._merge()
+            _write_json(path, run)
+        return complete
 
     def __enter__(self) -> RecordFile:
         return self
@@ -112,27 +197,62 @@ class RecordFile:
 
     def _begin(self, config: dict[str, Any]) -> None:
         run_path = self.folder / "run.json"
-        if run_path.exists():
-            known = json.loads(run_path.read_text(encoding="utf-8"))["config"]
-            if known != config:
+        merged = self.folder / RECORDS
+        with FileLock(self.folder / "run.json.lock"):
+            if run_path.exists():
+                known = json.loads(run_path.read_text(encoding="utf-8"))["config"]
+                if identity(known) != identity(config):
+                    raise RecordsConflictError(
+                        f"{self.folder} holds records of another configuration; choose another "
+                        "folder or remove it. Differences (there -> here): "
+                        f"{_differences(identity(known), identity(config))}"
+                    )
+            elif merged.exists() and merged.stat().st_size:
+                raise RecordsConflictError(f"{merged} has records but no run.json says of what run")
+            else:
+                run = {"config": config, "config_hash": self.config_hash, **environment()}
+                _write_json(run_path, run)
+        count = self.shard.count if self.shard else None
+        for path in self.folder.glob("records-*-of-*.jsonl"):
+            if path.stem.rpartition("-")[2] != str(count):
                 raise RecordsConflictError(
-                    f"{self.folder} holds records of another configuration; choose another folder "
-                    f"or remove it. Differences (there -> here): {_differences(known, config)}"
+                    f"{self.folder} is divided into shards ({path.name}); finish them with "
+                    f"shard=0/{path.stem.rpartition('-')[2]} and so on, or remove those files"
                 )
-            return
-        if self.path.exists() and self.path.stat().st_size:
-            raise RecordsConflictError(f"{self.path} has records but no run.json says of what run")
-        run = {"config": config, "config_hash": self.config_hash, **environment()}
-        _write_json(run_path, run)
 
-    def _recover_torn_line(self) -> None:
-        if not self.path.exists():
-            return
-        data = self.path.read_bytes()
-        complete = data.rfind(b"\n") + 1
-        if complete < len(data):
-            with self.path.open("r+b") as file:
-                file.truncate(complete)
+    def _merged(self) -> Iterator[Record]:
+        """Records of the whole run, where this is a shard of one that was merged before."""
+        return read_records(self.folder / RECORDS) if self.shard else iter(())
+
+    def _merge(self) -> None:
+        """All shards in the order in which one process would have written them."""
+        assert self.shard is not None
+        self._file.flush()
+        shards = [Shard(k, self.shard.count) for k in range(self.shard.count)]
+        paths = [self.folder / shard.file_name for shard in shards]
+        files = (self.folder / RECORDS, *paths)
+        records = [record for path in files for record in read_records(path)]
+        cells: dict[tuple[Any, ...], int] = {}
+        for record in records:  # a cell of few questions may miss some shards, but not the first
+            cells.setdefault(_key(record, without="id"), len(cells))
+        records.sort(key=lambda record: (cells[_key(record, without="id")], record["index"]))
+        partial = self.folder / f"{RECORDS}.part"
+        lines = (json.dumps(record, ensure_ascii=False) + "\n" for record in records)
+        partial.write_text("".join(lines), encoding="utf-8")
+        partial.replace(self.folder / RECORDS)
+        for path in paths:
+            path.unlink(missing_ok=True)
+        self.records = records
+
+
+def _drop_torn_line(path: Path) -> None:
+    if not path.exists():
+        return
+    data = path.read_bytes()
+    complete = data.rfind(b"\n") + 1
+    if complete < len(data):
+        with path.open("r+b") as file:
+            file.truncate(complete)
 
 
 def read_records(path: str | os.PathLike[str]) -> Iterator[Record]:
@@ -154,19 +274,6 @@ def read_records(path: str | os.PathLike[str]) -> Iterator[Record]:
                 raise RecordsConflictError(f"{path}, line {number} is damaged: {error}") from error
 
 
-def environment() -> Record:
-    """What the results may depend on beside the configuration: code, packages, machine."""
-    return {
-        "commit": _git("rev-parse", "HEAD"),
-        "dirty": bool(_git("status", "--porcelain", "--untracked-files=no")),
-        "python": platform.python_version(),
-        "packages": {name: _version(name) for name in PACKAGES},
-        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
-        "processor": platform.processor() or platform.machine(),
-        "threads": torch.get_num_threads(),
-    }
-
-
 def _write_json(path: Path, content: Record) -> None:
     """Replaces the file at once: an interruption leaves the old one or the new one, never half."""
     partial = path.with_suffix(".json.part")
@@ -174,34 +281,8 @@ def _write_json(path: Path, content: Record) -> None:
     partial.replace(path)
 
 
-def peak_memory() -> dict[str, float]:
-    """Largest memory use of this process so far, in MiB: of the host, and of the GPU if any."""
-    # Linux counts in KiB, macOS in bytes.
-    unit = 1 if platform.system() == "Darwin" else 1024
-    host = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
-    found = {"peak_memory_mib": round(host, 1)}
-    if torch.cuda.is_available():
-        found["peak_gpu_memory_mib"] = round(torch.cuda.max_memory_allocated() / 2**20, 1)
-    return found
-
-
-def _key(record: Mapping[str, Any]) -> tuple[Any, ...]:
-    return tuple(record.get(field) for field in KEY_FIELDS)
-
-
-def _version(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
-
-
-def _git(*arguments: str) -> str | None:
-    command = ["git", "-C", str(Path(__file__).parent), *arguments]
-    try:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return None  # installed without a checkout
+def _key(record: Mapping[str, Any], *, without: str = "") -> tuple[Any, ...]:
+    return tuple(record.get(field) for field in KEY_FIELDS if field != without)
 
 
 def _flatten(value: Any, prefix: str = "") -> dict[str, Any]:

@@ -105,7 +105,11 @@ def test_from_files_to_scores(root, tmp_path, name, protocol):
     for record in records:
         assert record["config"] == run["config_hash"]
         assert record["num_images"] >= 1
-        assert record["num_rows"] >= (1 if record["decoding"] == "vanilla" else 2)
+        branched = record["decoding"] == "focus" and record["num_images"] > 1
+        assert record["num_rows"] >= (2 if branched else 1)
+        assert record["budget"] == "checkpoint"
+        assert (record["noise_std"] is not None) == branched
+        assert record["error"] is None
         assert record["prompt_hash"]
         assert 0 <= record["score"] <= 1
         # the log alone is enough to read its texts again, with every parser

@@ -3,7 +3,7 @@
 import pytest
 from omegaconf import OmegaConf
 
-from experiments.config import CONF, build, compose_config, explain_overrides
+from experiments.config import CONF, build, build_settings, compose_config, explain_overrides
 from focus.aggregation import AGGREGATIONS
 from focus.decoding import STRATEGIES
 from focus.errors import InvalidValueError, UnknownNameError
@@ -21,7 +21,8 @@ def options(group: str) -> list[str]:
 )
 def test_every_option_composes_and_instantiates(group, option):
     config = compose_config("config", [f"{group}={option}"])
-    built = build(OmegaConf.select(config, group.replace("/", ".")))
+    node = OmegaConf.select(config, group.replace("/", "."))
+    built = build_settings(node, 16) if group == "settings" else build(node)
     if group == "decoding":
         assert built.name in STRATEGIES
 
@@ -29,8 +30,9 @@ def test_every_option_composes_and_instantiates(group, option):
 @pytest.mark.parametrize("experiment", options("experiment"))
 def test_every_experiment_composes(experiment):
     config = compose_config("config", [f"experiment={experiment}"])
-    for node in ("model", "benchmark", "decoding", "settings", "logger"):
+    for node in ("model", "benchmark", "decoding", "logger"):
         build(config[node])
+    assert build_settings(config.settings, 16).max_new_tokens in (3, 16, 512)
 
 
 def test_every_experiment_file_starts_with_its_command():
@@ -64,7 +66,7 @@ def test_nested_choices_reach_the_strategy():
 def test_the_seed_reaches_noise_and_sampling():
     config = compose_config("config", ["seed=7"])
     assert build(config.decoding).noise.seed == 7
-    assert build(config.settings).seed == 7
+    assert build_settings(config.settings, 16).seed == 7
 
 
 @pytest.mark.parametrize(

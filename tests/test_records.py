@@ -5,8 +5,9 @@ import json
 
 import pytest
 
+from focus.environment import environment
 from focus.errors import RecordsConflictError
-from focus.records import RecordFile, digest, environment, read_records
+from focus.records import RecordFile, digest, read_records
 
 CONFIG = {"model": {"name": "m"}, "decoding": {"alpha": 0.3, "noise": {"name": "gaussian"}}}
 

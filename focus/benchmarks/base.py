@@ -86,12 +86,21 @@ class AbstractBenchmark(ABC):
         orders: in how many orders its options (or images) can be asked. A model that chooses by
             position changes its answer with the order; the original order is 0.
         published_single: see `focus.decoding.base.Request`.
+        published_size: width and height that the published code squares its images to, if any.
     """
 
     split: str = "test"
     protocol: str = "words"
     orders: ClassVar[int] = 1
     published_single: ClassVar[Literal["plain", "contrast"]] = "contrast"
+    published_size: ClassVar[tuple[int, int] | None] = None
+    #: Longest answer, in tokens: with room for a model that explains itself before its letter.
+    longest_answer: ClassVar[int] = 128
+
+    @property
+    def max_new_tokens(self) -> int:
+        """Longest answer under this benchmark's protocol; the published code allows 512 tokens."""
+        return 512 if self.protocol == "official" else self.longest_answer
 
     @property
     @abstractmethod

@@ -88,6 +88,7 @@ class MIRB(AbstractHubBenchmark):
         paper="https://arxiv.org/abs/2406.12742",
         licence="MIT",
     )
+    published_size: ClassVar[tuple[int, int]] = (512, 512)
     index_fields: ClassVar[tuple[str, ...]] = ("question_id", "subset")
 
     def _identity(self, row: Mapping[str, Any]) -> tuple[str, str]:
@@ -102,7 +103,7 @@ class MIRB(AbstractHubBenchmark):
         images = tuple(self.image(cell, item) for cell in row["image_list"])
         instruction, metric = INSTRUCTIONS[subset], metric_of(subset, answer)
         if self.protocol == "official":
-            images = tuple(image.resize((512, 512)) for image in images)
+            images = tuple(image.resize(self.published_size) for image in images)
             prompt = images_first(instruction + question, len(images))
         elif IMAGE_PLACEHOLDER in question:
             prompt = interleaved(f"{instruction}\n{question}", len(images))

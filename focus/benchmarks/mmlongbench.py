@@ -143,6 +143,7 @@ class MMLongBench(AbstractHubBenchmark):
         paper="https://arxiv.org/abs/2505.10610",
         licence="MIT (code)",
     )
+    longest_answer: ClassVar[int] = 512
     index_fields: ClassVar[tuple[str, ...]] = ("id", "image", "doc_name", "domain")
 
     def __post_init__(self) -> None:

@@ -71,6 +71,7 @@ class MuirBench(AbstractHubBenchmark):
         licence="CC-BY-4.0",
     )
     orders: ClassVar[int] = 4  # options turned by so many places
+    published_size: ClassVar[tuple[int, int]] = (512, 512)
     index_fields: ClassVar[tuple[str, ...]] = ("idx", "counterpart_idx")
 
     def _identity(self, row: Mapping[str, Any]) -> tuple[str, str]:
@@ -85,7 +86,7 @@ class MuirBench(AbstractHubBenchmark):
         turn = rotation(len(options), self.order)
         options, images = turned(question, options, images, turn)
         if self.protocol == "official":
-            images = tuple(image.resize((512, 512)) for image in images)
+            images = tuple(image.resize(self.published_size) for image in images)
             prompt = images_first(official_prompt(question, options), len(images))
         else:
             prompt = interleaved(strict_prompt(question, options), len(images))

@@ -46,6 +46,7 @@ class NLVR2(AbstractHubBenchmark):
         paper="https://arxiv.org/abs/1811.00491",
         licence="annotations CC-BY-4.0, images by their owners",
     )
+    longest_answer: ClassVar[int] = 512
     index_fields: ClassVar[tuple[str, ...]] = ("id",)
 
     def _identity(self, row: Mapping[str, Any]) -> tuple[str, str]:

@@ -197,6 +197,7 @@ class Decoded:
         prompt_tokens: length of the prompt.
         image_tokens: tokens that each image fills: the pixel budget as it came out.
         seconds: wall time of everything after the images were loaded.
+        truncated: whether each answer was stopped by its length and not by an end token.
         noise_mean, noise_std: of the pure noise at the model's input, in grey levels from 0 to 255,
             the deviation within a colour channel; None where there is none.
     """
@@ -209,6 +210,7 @@ class Decoded:
     prompt_tokens: int
     image_tokens: tuple[int, ...]
     seconds: float
+    truncated: tuple[bool, ...] = (False,)
     noise_mean: float | None = None
     noise_std: float | None = None
     branch_logits: tuple[Tensor, ...] = field(default=(), repr=False)

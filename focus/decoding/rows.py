@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -79,15 +80,22 @@ def processed(
     """
     inputs = {}
     for content, image in images.items():
-        try:
+        with _refusals_named(vlm, image, content.slot % num_images, num_images):
             inputs[content] = vlm.family.image_inputs(vlm.processor, image)
-        except ValueError as error:
-            place = f"image {content.slot % num_images + 1} of {num_images}"
-            raise ImageError(
-                f"{place}, {image.width} x {image.height} pixels, is refused by the image "
-                f"processor of {vlm.name}: {error}"
-            ) from error
     return inputs
+
+
+@contextmanager
+def _refusals_named(
+    vlm: VisionLanguageModel, image: Image.Image, slot: int, num_images: int
+) -> Iterator[None]:
+    try:
+        yield
+    except ValueError as error:
+        raise ImageError(
+            f"image {slot + 1} of {num_images}, {image.width} x {image.height} pixels, is refused "
+            f"by the image processor of {vlm.name}: {error}"
+        ) from error
 
 
 def prepare(
@@ -112,6 +120,9 @@ def prepare(
         branched_kwargs: further fields of `BranchedPrompt`.
     """
     noise = noise or NoiseConfig()
+    for slot, image in enumerate(request.images):
+        with _refusals_named(vlm, image, slot, len(request.images)):
+            vlm.family.seen_size(vlm.processor, image.size)
     seen = functools.partial(vlm.family.seen, vlm.processor)
     rendered = images or render(plan, request, noise, per_run=per_run, seen=seen)
     reusable: dict[Content, tuple[ImageInputs, ImageFeatures]] = {}
@@ -193,6 +204,8 @@ def decode_rows(
             strict=True,
         )
     ]
+    end = generate_kwargs.get("eos_token_id", vlm.model.generation_config.eos_token_id)
+    end = end if isinstance(end, list) else [end]
     return Decoded(
         texts=tuple(
             text.strip()
@@ -207,6 +220,10 @@ def decode_rows(
         prompt_tokens=input_ids.shape[1],
         image_tokens=tuple(end - start for start, end in branches.prompt.spans),
         seconds=time.perf_counter() - started,
+        truncated=tuple(
+            len(tokens) == settings.max_new_tokens and tokens[-1] not in end
+            for tokens in new_tokens
+        ),
         **_noise_level(vlm, branches),
     )
 

@@ -79,6 +79,8 @@ class AbstractEmbedded(AbstractBenchmark):
         seed: of the views and of every choice.
     """
 
+    longest_answer: ClassVar[int] = 16
+
     world: str = "scenes"
     split: str = "test"
     size: int = 600

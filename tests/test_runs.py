@@ -1,0 +1,203 @@
+"""What becomes of a run: shared plain answers, shards, locks, failed questions, speed settings."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from test_benchmarks_end_to_end import call
+from test_interruption import without_times
+
+from experiments import evaluate, evaluation
+from experiments.config import explain_experiment
+from experiments.evaluate import main
+from focus.benchmarks.base import Example
+from focus.benchmarks.embedded import IndexedQuestion
+from focus.decoding.vanilla import Vanilla
+from focus.errors import (
+    BranchMemoryError,
+    InvalidValueError,
+    RecordsConflictError,
+    RecordsLockedError,
+    TooManyFailuresError,
+    UnknownNameError,
+)
+from focus.models import Checkpoint
+from focus.models.tiny import TinyModel
+from focus.records import RecordFile, Shard
+
+TINY = ("model=tiny_internvl", "settings.max_new_tokens=1", "threads=1")
+
+
+@pytest.fixture(autouse=True)
+def whole_errors(monkeypatch):
+    """Errors as they are, instead of one line on the terminal."""
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
+
+
+def records_of(results: Path, name: str = "*") -> list[dict]:
+    (path,) = results.glob(f"scenes_indexed-{name}/records.jsonl")
+    return [json.loads(line) for line in path.open()]
+
+
+def test_a_sweep_loads_its_model_once_and_answers_plainly_once(tmp_path, monkeypatch):
+    loads, plain = [], []
+    load, decode = TinyModel.load, Vanilla.decode
+    monkeypatch.setattr(TinyModel, "load", lambda self: loads.append(1) or load(self))
+    monkeypatch.setattr(
+        Vanilla, "decode", lambda self, *args, **kw: plain.append(1) or decode(self, *args, **kw)
+    )
+    monkeypatch.setattr(evaluate, "_loaded", {})
+    for alpha, limit in ((0.1, 3), (0.2, 5), (0.3, 4)):
+        arguments = (f"decoding.alpha={alpha}", f"limit={limit}", f"results={tmp_path}/{alpha}")
+        call(main, *TINY, *arguments[:2], f"results={tmp_path}", folder=tmp_path)
+    assert (len(loads), len(plain)) == (1, 5)
+    folders = sorted(tmp_path.glob("scenes_indexed-*/records.jsonl"))
+    counts = [[json.loads(line)["decoding"] for line in path.open()] for path in folders]
+    assert sorted(len(found) for found in counts) == [6, 8, 10]
+    assert all(found.count("vanilla") == found.count("focus") for found in counts)
+
+
+def test_shards_of_two_processes_merge_to_what_one_would_have_written(tmp_path):
+    one, two = tmp_path / "one", tmp_path / "two"
+    settings = (*TINY, "limit=7", "orders=1", "noise_seeds=2")
+    call(main, *settings, f"results={one}", folder=one)
+    (expected,) = one.glob("scenes_indexed-*/records.jsonl")
+    for k in (2, 0, 0):  # the second call for a shard computes nothing
+        call(main, *settings, f"results={two}", f"shard={k}/3", folder=two)
+        assert not list(two.glob("scenes_indexed-*/records.jsonl"))
+    with pytest.raises(RecordsConflictError, match="divided into shards"):
+        call(main, *settings, f"results={two}", "baseline=null", folder=two)
+    call(main, *settings, f"results={two}", "shard=1/3", folder=two)
+    (merged,) = two.glob("scenes_indexed-*/records.jsonl")
+    assert without_times(merged) == without_times(expected)
+    assert (merged.parent / "summary.json").exists()
+    assert not list(two.rglob("records-*-of-3.jsonl"))
+    before = merged.read_bytes()
+    call(main, *settings, f"results={two}", "shard=1/3", folder=two)
+    assert merged.read_bytes() == before
+
+
+def test_one_process_writes_a_file(tmp_path):
+    with RecordFile(tmp_path, {"a": 1}), pytest.raises(RecordsLockedError, match=r"shard=0/2"):
+        RecordFile(tmp_path, {"a": 1})
+    with RecordFile(tmp_path, {"a": 1}) as records:  # control: free again
+        records.append({"id": "x"})
+    for text in ("4/4", "1", "-1/3", "a/b", 3):
+        with pytest.raises(InvalidValueError, match="k/n with k from 0"):
+            Shard.parse(text)
+
+
+def test_settings_of_speed_are_no_part_of_a_run(tmp_path):
+    config = {"decoding": {"alpha": 0.3, "encode_batch": 8}, "model": {"device": "cuda:0"}}
+    with RecordFile(tmp_path, config) as records:
+        records.append({"id": "x"})
+        name = records.config_hash
+    faster = {"decoding": {"alpha": 0.3, "encode_batch": 1}, "model": {"device": "cpu"}}
+    with RecordFile(tmp_path, faster) as records:
+        assert (len(records.records), records.config_hash) == (1, name)
+    other = {"decoding": {"alpha": 0.4, "encode_batch": 8}, "model": {"device": "cuda:0"}}
+    with pytest.raises(RecordsConflictError, match=r"decoding\.alpha: 0\.3 -> 0\.4"):
+        RecordFile(tmp_path, other)
+
+
+def test_after_running_out_of_memory_a_run_goes_on_with_smaller_batches(tmp_path, monkeypatch):
+    answer, calls = evaluation.answer_example, []
+
+    def scarce(cell, example):
+        calls.append(example.id)
+        if getattr(cell.decoding, "encode_batch", 1) > 1 and len(calls) > 5:
+            raise BranchMemoryError("out of memory; lower encode_batch")
+        return answer(cell, example)
+
+    monkeypatch.setattr(evaluation, "answer_example", scarce)
+    settings = (*TINY, "limit=4", f"results={tmp_path}")
+    with pytest.raises(BranchMemoryError):
+        call(main, *settings, folder=tmp_path)
+    assert len(records_of(tmp_path)) == 5
+    call(main, *settings, "decoding.encode_batch=1", folder=tmp_path)
+    assert len(records_of(tmp_path)) == 8
+    assert len(calls) == 8 + 1  # the one that ran out
+
+
+def stretched(monkeypatch, *bad: int) -> None:
+    """Makes the images of some questions ones that every processor refuses."""
+    getitem = IndexedQuestion.__getitem__
+
+    def broken(self, index: int) -> Example:
+        example = getitem(self, index)
+        if index in bad:
+            example.images[1].paste(0, (0, 0, *example.images[1].size))
+            object.__setattr__(example, "images", (example.images[0], Image.new("RGB", (5000, 4))))
+        return example
+
+    monkeypatch.setattr(IndexedQuestion, "__getitem__", broken)
+
+
+def test_a_question_that_cannot_be_processed_is_recorded_and_the_run_goes_on(tmp_path, monkeypatch):
+    stretched(monkeypatch, 2)
+    settings = ("model=tiny_qwen2_5_vl", *TINY[1:], "limit=24", f"results={tmp_path}")
+    call(main, *settings, folder=tmp_path)
+    records = records_of(tmp_path)
+    failed = [record for record in records if record["error"]]
+    assert len(records) == 48
+    assert [record["index"] for record in failed] == [2, 2]
+    assert not any(record["correct"] for record in failed)
+    assert "ImageError: image 2 of 2, 5000 x 4 pixels" in failed[0]["error"]
+    (summary,) = tmp_path.glob("scenes_indexed-*/summary.json")
+    rates = [r for r in json.loads(summary.read_text())["rows"] if r["metric"] == "failed rate"]
+    assert [row["value"] for row in rates] == [pytest.approx(1 / 24)] * 2
+
+
+def test_a_run_ends_when_too_much_fails(tmp_path, monkeypatch):
+    stretched(monkeypatch, 1, 2)
+    settings = ("model=tiny_qwen2_5_vl", *TINY[1:], "limit=24", f"results={tmp_path}")
+    with pytest.raises(TooManyFailuresError, match=r"2 of 3 .* \(2 x ImageError\), more than 5%"):
+        call(main, *settings, folder=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("setting", "accepted"),
+    [
+        *((f"{name}=-1", f"{name}=-1 .* positive") for name in ("limit", "threads", "orders")),
+        ("noise_seeds=0", "noise_seeds=0 .* positive integer"),
+        ("shard=4/4", "k/n with k from 0 to n - 1"),
+        ("baseline=plain", "known: null, vanilla, vanilla_official"),
+    ],
+)
+def test_settings_are_checked_before_anything_is_loaded(tmp_path, monkeypatch, setting, accepted):
+    monkeypatch.setattr(Checkpoint, "load", lambda self: pytest.fail("loaded"))
+    with pytest.raises((InvalidValueError, UnknownNameError), match=accepted):
+        call(main, setting, f"results={tmp_path}", folder=tmp_path)
+
+
+def test_results_must_be_writable(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InvalidValueError, match="a folder that can be made and written to"):
+        call(main, f"results={tmp_path}/file/below", folder=tmp_path)
+
+
+def test_an_experiment_is_run_by_its_own_command():
+    wrong = explain_experiment("evaluate", ["experiment=ablation_noise"])
+    assert "python -m experiments.ablate experiment=ablation_noise" in wrong
+    assert "experiments.evaluate experiment=smoke" in explain_experiment(
+        "ablate", ["experiment=smoke"]
+    )
+    assert explain_experiment("evaluate", ["experiment=smoke", "limit=2"]) is None
+
+
+def test_a_command_line_is_answered_without_the_slow_imports():
+    """Seconds earlier; torch alone takes two."""
+    code = (
+        "import sys; sys.argv = ['evaluate.py', 'decoding.alfa=1']\n"
+        "from experiments.config import check_command_line\n"
+        "try: check_command_line('config', '__main__')\n"
+        "except SystemExit as e: print(e.code, {'torch', 'pandas'} & {*sys.modules})"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.stdout.strip() == "2 set()"
+    assert "did you mean 'alpha'" in done.stderr
