@@ -6,6 +6,7 @@
 #   ARGS="..."          further arguments for demo, test, train-zoo, ladder, zoo-report, evaluate, rescore, main-table, ablations, figures, bench
 #   QUICK=1             demo and ablations on a few questions only
 #   RUN=1               main-table runs what is missing first (ARGS="model=internvl3_2b": a part)
+#   OFFICIAL=1          main-table under the published protocol, defects included
 
 PYTHON ?= python3
 UV ?= $(shell command -v uv 2>/dev/null)
@@ -65,8 +66,8 @@ rescore: $(INSTALLED) ## Read a finished log with every parser (ARGS="folder=res
 	$(VENV_PYTHON) -m experiments.rescore $(ARGS)
 
 main-table: $(INSTALLED) ## Published numbers beside ours, and what has not been run (RUN=1: run it first)
-	$(if $(RUN),$(VENV_PYTHON) -m experiments.evaluate experiment=main_table $(ARGS))
-	$(VENV_PYTHON) -m experiments.main_table
+	$(if $(RUN),$(VENV_PYTHON) -m experiments.evaluate experiment=main_table$(if $(OFFICIAL),_official) $(ARGS))
+	$(VENV_PYTHON) -m experiments.main_table $(if $(OFFICIAL),results/main_table_official)
 
 ablations: $(INSTALLED) ## All ablations, or one: ablation-noise, ... (conf/experiment; QUICK=1: minutes)
 	$(VENV_PYTHON) -m experiments.ablate --multirun 'experiment=glob(ablation_*)' $(if $(QUICK),form=quick) $(ARGS)

@@ -176,9 +176,12 @@ def notes() -> list[str]:
         "Percent throughout; differences in percentage points, paired on the same questions, with "
         "Holm's adjustment over the comparisons of one metric.",
         "Protocols differ: published numbers of plain models are on all questions, with the "
-        "prompts and parsers of their sources; ours are greedy, on the nine tenths that are not "
-        "for tuning, and with the strict protocol unless `benchmark.protocol=official`. Only "
-        "differences compare.",
+        "prompts and parsers of their sources; ours are on the nine tenths that are not for "
+        "tuning, strict (greedy, anchored parser) or official (temperature 0.2, the authors' "
+        "prompts and parsers). Only differences compare.",
+        "LLaVA-OneVision: the published code gives plain decoding any-resolution tiles (3,699 "
+        "tokens for 512 x 512) and FOCUS one tile per image (730), so that its difference is one "
+        "of resolution too. The official table does the same; the strict one gives both one tile.",
         "Several published numbers in one place are of the same checkpoint under other protocols.",
     ]
 

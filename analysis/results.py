@@ -168,8 +168,10 @@ RULES_NOTE = (
     "split. The mean difference is over all questions and pairs of all models."
 )
 SINGLE_NOTE = (
-    "With one image nothing can leak, the branch is plain decoding, and what is left is the "
-    "contrast. Its weight was chosen on questions about several images. That this harms holds "
+    "With one image there is nothing to mask and nothing that could leak: FOCUS is plain decoding. "
+    "The published code contrasts it with a noise image all the same, except in the text questions "
+    "of Winoground and VisMin (`decoding.single_image=published`). What that contrast alone does "
+    "is measured here, at the weight chosen on questions about several images. That it harms holds "
     "where the interval lies below zero:"
 )
 FRONT_NOTE = (

@@ -34,9 +34,10 @@ from experiments.evaluation import (
     variants,
     write_summary,
 )
+from experiments.tuning import Choice, choice_path, note, read_choice, to_dev
 from focus.benchmarks import AbstractBenchmark
 from focus.decoding import AbstractDecoding
-from focus.environment import peak_memory
+from focus.environment import environment, peak_memory
 from focus.errors import CheckpointUnavailableError, DatasetUnavailableError, UnknownNameError
 from focus.models import VisionLanguageModel
 from focus.records import Record, RecordFile, Shard, digest, identity
@@ -57,13 +58,23 @@ def main(config: DictConfig) -> None:
     set_threads(config.threads)
     started = time.perf_counter()
     shard = Shard.parse(config.shard)
-    benchmark, decoding = build(config.benchmark), build(config.decoding)
+    hydra = HydraConfig.get()
+    console = make_console()
+    if config.tune:
+        to_dev(config.benchmark)
+    benchmark = build(config.benchmark)
+    choice_file = choice_path(
+        config.tuned or config.tune or "",
+        *(hydra.runtime.choices["model"], benchmark.name, benchmark.protocol),
+    )
+    if config.tuned:
+        chosen = read_choice(choice_file)
+        console.print(use_choice(config.decoding, chosen, choice_file), soft_wrap=True)
+    decoding = build(config.decoding)
     settings = build_settings(config.settings, benchmark.max_new_tokens)
     logger = build(config.logger)
     baseline = plain_decoding(config.baseline)
-    hydra = HydraConfig.get()
     choice = hydra.runtime.choices["decoding"]
-    console = make_console()
     determining = {
         key: plain(config)[key] for key in ("model", "benchmark", "decoding", "settings")
     }
@@ -121,9 +132,16 @@ def main(config: DictConfig) -> None:
         return
     rows = write_summary(records.folder, records.records)
     console.print(summary_table(rows, title=f"{choice} on {benchmark.name}"))
-    for note in (power_note(rows), length_note(rows)):
-        if note:
-            console.print(note, soft_wrap=True)
+    for remark in (power_note(rows), length_note(rows)):
+        if remark:
+            console.print(remark, soft_wrap=True)
+    if config.tune:
+        facts = {"seed": config.seed, "commit": environment()["commit"]}
+        made = note(choice_file, config.decoding.alpha, decoding.name, rows, facts)
+        console.print(
+            f"alpha {made['alpha']} has the highest {made['metric']} on dev so far: {choice_file}",
+            soft_wrap=True,
+        )
     console.print(f"records: {records.folder}", soft_wrap=True)
     figure = records.folder / "accuracy.png"
     save_figure(accuracy_figure(rows, ["accuracy"]), figure)
@@ -136,6 +154,18 @@ def main(config: DictConfig) -> None:
         config=plain(config),
         overrides=" ".join(hydra.overrides.task),
         figures=[str(figure)],
+    )
+
+
+def use_choice(decoding: DictConfig, choice: Choice | None, path: Path) -> str:
+    """Sets the contrast weight that was chosen on dev, and says which it is and why."""
+    if choice is None:
+        return f"alpha {decoding.alpha} as configured: none was chosen on dev ({path} is not there)"
+    decoding.alpha = choice["alpha"]
+    best = choice["curve"][str(choice["alpha"])]
+    return (
+        f"alpha {choice['alpha']}, chosen on dev by {choice['metric']} {best['value']:.3f} "
+        f"(n = {best['n']}; {path})"
     )
 
 

@@ -1,10 +1,10 @@
 """Prints the paper's comparison: published numbers beside ours, and what has not been run.
 
     python -m experiments.main_table           (make main-table)
-    python -m experiments.main_table results/elsewhere
+    python -m experiments.main_table results/main_table_official    (make main-table OFFICIAL=1)
 
-Reads what `experiment=main_table` left in its folder, and asks no network. The table is also
-written there, as table.md and table.csv.
+Reads what `experiment=main_table` or `main_table_official` left in its folder, and asks no network.
+The table is also written there, as table.md and table.csv.
 """
 
 from __future__ import annotations
@@ -65,7 +65,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     rows = main_rows(folder)
     embedded, source = embedded_rows(DEMOS)
     console = make_console()
-    console.print(terminal_table(rows, title="published and ours, in percent"))
+    protocol = "official" if folder.name.endswith("official") else "strict"
+    title = f"published and ours under the {protocol} protocol, in percent"
+    console.print(terminal_table(rows, title=title))
     for reason in reasons_of(rows):
         console.print(f"- {reason}", soft_wrap=True, markup=False)
     if embedded:

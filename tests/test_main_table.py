@@ -52,7 +52,7 @@ def test_the_grid_is_the_papers_comparison():
     for option in params.benchmark.split(","):
         config = compose_config("config", [*base, f"benchmark={option}"])
         assert build(config.benchmark).name == option
-        assert (config.baseline, config.skip_unavailable) == (True, True)
+        assert (config.baseline, config.skip_unavailable) == ("vanilla", True)
         assert build(config.decoding).name == "focus"
     cells = {(benchmark, model) for benchmark, (model, _) in main_table.grid()}
     assert len(cells) == 24

@@ -8,16 +8,23 @@ import sys
 from pathlib import Path
 
 import pytest
+from omegaconf import OmegaConf
 from PIL import Image
 from test_benchmarks_end_to_end import call
 from test_interruption import without_times
 
 from experiments import evaluate, evaluation
-from experiments.config import explain_experiment
+from experiments.config import (
+    CONF,
+    build,
+    build_settings,
+    compose_config,
+    explain_experiment,
+)
 from experiments.evaluate import main
 from focus.benchmarks.base import Example
 from focus.benchmarks.embedded import IndexedQuestion
-from focus.decoding.vanilla import Vanilla
+from focus.decoding import Focus, Vanilla, official_settings
 from focus.errors import (
     BranchMemoryError,
     InvalidValueError,
@@ -201,3 +208,45 @@ def test_a_command_line_is_answered_without_the_slow_imports():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.stdout.strip() == "2 set()"
     assert "did you mean 'alpha'" in done.stderr
+
+
+def test_a_weight_is_chosen_on_dev_and_read_by_other_runs(tmp_path, capsys):
+    tuned = tmp_path / "tuned"
+    settings = (*TINY, "benchmark=scenes_matching", "limit=6", f"results={tmp_path}/runs")
+    for alpha in (0.4, 0.0, 0.2):
+        call(main, *settings, f"tune={tuned}", f"decoding.alpha={alpha}", folder=tmp_path)
+    (path,) = tuned.glob("*.json")
+    assert path.name == "scenes_matching-words-tiny_internvl.json"
+    choice = json.loads(path.read_text())
+    assert list(choice["curve"]) == ["0.0", "0.2", "0.4"]
+    best = max(point["value"] for point in choice["curve"].values())
+    assert choice["alpha"] == min(
+        float(alpha) for alpha, point in choice["curve"].items() if point["value"] == best
+    )
+    assert choice["metric"] == "image score"
+    runs = [json.loads(p.read_text())["config"] for p in tmp_path.glob("runs/*/run.json")]
+    assert {run["benchmark"]["split"] for run in runs} == {"dev"}
+    capsys.readouterr()
+    choice["alpha"] = 0.4
+    path.write_text(json.dumps(choice))
+    call(main, *settings, f"tuned={tuned}", f"results={tmp_path}/read", folder=tmp_path)
+    (run,) = tmp_path.glob("read/*/run.json")
+    assert json.loads(run.read_text())["config"]["decoding"]["alpha"] == 0.4
+    assert json.loads(run.read_text())["config"]["benchmark"]["split"] == "test"
+    assert "alpha 0.4, chosen on dev by image score" in capsys.readouterr().out
+    call(main, *settings, f"tuned={tmp_path}/none", f"results={tmp_path}/read", folder=tmp_path)
+    assert "alpha 0.3 as configured: none was chosen on dev" in capsys.readouterr().out
+
+
+def test_the_official_table_is_the_published_protocol():
+    config = compose_config("config", ["experiment=main_table_official"])
+    assert build(config.benchmark).protocol == "official"
+    assert build(config.decoding) == Focus.official()
+    assert build_settings(config.settings, 0) == official_settings()
+    assert build(evaluate.plain_decoding(config.baseline)).flat_images
+    assert (config.model.budget, config.seed) == ("published", 42)
+    strict = compose_config("config", ["experiment=main_table"])
+    grids = [c.hydra.sweeper.params for c in map(OmegaConf.load, sorted(
+        (CONF / "experiment").glob("main_table*.yaml")))]  # fmt: skip
+    assert grids[0] == grids[1]
+    assert (strict.baseline, strict.tuned) == ("vanilla", config.tuned)
