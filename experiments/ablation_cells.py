@@ -303,7 +303,7 @@ class Model:
 
 @functools.lru_cache(maxsize=4)
 def _load(name: str, folder: Path) -> VisionLanguageModel:
-    return Checkpoint(name, str(folder), attention="sdpa", device="cpu").load()
+    return Checkpoint(name, str(folder), dtype="float32", attention="sdpa", device="cpu").load()
 
 
 @functools.lru_cache(maxsize=64)

@@ -143,6 +143,20 @@ def special_tokens_in(processor: ProcessorMixin, text: str) -> list[str]:
     return sorted(token for token in special if token and token in text)
 
 
+def without_special_tokens(processor: ProcessorMixin, text: str) -> str:
+    """Text that a model wrote, fit for a prompt: no placeholder and no special token is left.
+
+    Taking one out may put another together, so it is done until there is none.
+    """
+    while found := [
+        *special_tokens_in(processor, text),
+        *([IMAGE_PLACEHOLDER] if IMAGE_PLACEHOLDER in text else []),
+    ]:
+        for token in found:
+            text = text.replace(token, "")
+    return text
+
+
 def build_prompt(
     model: PreTrainedModel,
     processor: ProcessorMixin,

@@ -180,7 +180,9 @@ def test_encoded_features_survive_the_round_trip_and_the_batch(any_vlm, images):
 def test_saved_and_reloaded_it_gives_the_same_logits(any_vlm, ask, tmp_path):
     any_vlm.model.save_pretrained(tmp_path)
     any_vlm.processor.save_pretrained(tmp_path)
-    reloaded = Checkpoint(name="reloaded", source=str(tmp_path), device="cpu").load()
+    reloaded = Checkpoint(
+        name="reloaded", source=str(tmp_path), dtype="float32", device="cpu"
+    ).load()
     assert reloaded.family is any_vlm.family
     assert not reloaded.model.training
     settings = GenerationSettings(max_new_tokens=3)

@@ -35,7 +35,7 @@ def folder(saved, tmp_path):
 
 
 def test_a_folder_loads_in_evaluation_mode_with_its_family(saved):
-    vlm = Checkpoint(name="mine", source=str(saved), device="cpu").load()
+    vlm = Checkpoint(name="mine", source=str(saved), dtype="float32", device="cpu").load()
     assert vlm.name == "mine"
     assert vlm.family is FAMILIES["internvl"]
     assert not vlm.model.training

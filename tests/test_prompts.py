@@ -10,7 +10,13 @@ from tokenizers.processors import TemplateProcessing
 
 from focus.errors import PromptError
 from focus.models.tiny import VOCABULARY, build_tiny
-from focus.prompts import build_prompt, chat_messages, place_images, render_chat
+from focus.prompts import (
+    build_prompt,
+    chat_messages,
+    place_images,
+    render_chat,
+    without_special_tokens,
+)
 
 IMAGE = {"type": "image"}
 
@@ -168,3 +174,9 @@ def test_words_that_stand_elsewhere_too_do_not_move_the_images(question, system)
     vlm = build_tiny("llava_onevision")
     vlm.processor.chat_template = IMAGES_FIRST
     assert render_chat(vlm.processor, question, system) == f"a chat : {system or ''}{question}"
+
+
+def test_generated_text_loses_its_special_tokens(vlm):
+    """One that is taken out must not put another together."""
+    text = "red <eos> blue<ima<eos>ge> <i<IMG_CONTEXT>mg>"
+    assert without_special_tokens(vlm.processor, text) == "red  blue "

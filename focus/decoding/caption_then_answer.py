@@ -30,7 +30,7 @@ from focus.decoding.vanilla import Vanilla
 from focus.errors import InvalidValueError, PromptError
 from focus.images import IMAGE_PLACEHOLDER
 from focus.models.loading import VisionLanguageModel
-from focus.prompts import place_images, special_tokens_in
+from focus.prompts import place_images, without_special_tokens
 
 FIELDS = ("index", "count", "caption")
 
@@ -126,8 +126,7 @@ class CaptionThenAnswer(AbstractDecoding):
         )
         for index, (caption, piece) in enumerate(zip(captions, pieces, strict=True), start=1):
             # A token of images would ask for one that is not there, any other break the chat.
-            for token in (IMAGE_PLACEHOLDER, *special_tokens_in(vlm.processor, caption)):
-                caption = caption.replace(token, "")
+            caption = without_special_tokens(vlm.processor, caption)
             written = self.template.format(index=index, count=len(captions), caption=caption)
             before += IMAGE_PLACEHOLDER + written + piece
         return replace(request, question=before)

@@ -86,7 +86,7 @@ def measure(
     alphas: Mapping[str, float] = ALPHAS,
 ) -> dict[str, Any]:
     """Answers of a saved model, in float32 on the CPU; see `focus.zoo.evaluation.evaluate`."""
-    vlm = Checkpoint(folder.name, str(folder), device="cpu").load()
+    vlm = Checkpoint(folder.name, str(folder), dtype="float32", device="cpu").load()
     return {
         "split": split,
         "seed": seed,
