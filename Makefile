@@ -3,7 +3,7 @@
 #
 #   PYTHON=python3.12   interpreter to build the environment with
 #   UV=                 use pip even where uv is installed
-#   ARGS="..."          further arguments for demo, test, train-zoo, ladder, zoo-report, evaluate, rescore, main-table, ablations, figures, bench
+#   ARGS="..."          further arguments for demo, test, train-zoo, ladder, zoo-report, doctor, evaluate, rescore, main-table, ablations, figures, bench
 #   QUICK=1             demo and ablations on a few questions only
 #   RUN=1               main-table runs what is missing first (ARGS="model=internvl3_2b": a part)
 #   OFFICIAL=1          main-table under the published protocol, defects included
@@ -18,7 +18,7 @@ ABLATIONS := $(patsubst conf/experiment/ablation_%.yaml,ablation-%,$(wildcard co
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help env demo test test-slow lint format typecheck notebooks train-zoo ladder zoo-report evaluate rescore main-table ablations figures report bench lock clean
+.PHONY: help env demo test test-slow lint format typecheck notebooks train-zoo ladder zoo-report doctor evaluate rescore main-table ablations figures report bench lock clean
 .PHONY: $(ABLATIONS)
 
 help: ## List the targets
@@ -58,6 +58,9 @@ ladder: $(INSTALLED) ## Train many short recipes for docs/zoo/ladder.jsonl, two 
 
 zoo-report: $(INSTALLED) ## Tables and figures of the embedded models (ARGS="measure=all": measure first)
 	$(VENV_PYTHON) -m experiments.zoo_report $(ARGS)
+
+doctor: $(INSTALLED) ## Will it work on my model? (ARGS="model=qwen2_5_vl_7b")
+	$(VENV_PYTHON) -m experiments.doctor $(ARGS)
 
 evaluate: $(INSTALLED) ## Evaluate (ARGS="model=qwen2_5_vl_7b decoding=focus decoding.alpha=0.3")
 	$(VENV_PYTHON) -m experiments.evaluate $(ARGS)

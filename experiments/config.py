@@ -63,21 +63,30 @@ def check_run(config: DictConfig) -> None:
     Raises:
         InvalidValueError: a number out of range, or a results folder that cannot be written to.
     """
-    for name, least in (("limit", 1), ("threads", 1), ("orders", 1), ("noise_seeds", 1)):
-        value = config[name]
-        optional = name in ("limit", "threads")
-        whole = isinstance(value, int) and not isinstance(value, bool)
-        if not ((whole and value >= least) or (value is None and optional)):
+    check_positive(config, "limit", "threads", "orders", "noise_seeds")
+    check_results(config.results)
+
+
+def check_positive(config: DictConfig, *names: str) -> None:
+    """Raises `InvalidValueError` unless these settings are positive integers, or null."""
+    for name in names:
+        value, optional = config[name], name in ("limit", "threads")
+        whole = isinstance(value, int) and not isinstance(value, bool) and value >= 1
+        if not (whole or (value is None and optional)):
             accepted = "a positive integer" + (", or null" if optional else "")
             raise InvalidValueError(name, value, accepted)
-    folder = Path(config.results)
+
+
+def check_results(path: str) -> None:
+    """Raises `InvalidValueError` unless results can be written to this folder."""
+    folder = Path(path)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
         accepted = f"a folder that can be made and written to ({error.strerror})"
-        raise InvalidValueError("results", config.results, accepted) from error
+        raise InvalidValueError("results", path, accepted) from error
 
 
 def plain(config: DictConfig) -> dict[str, Any]:

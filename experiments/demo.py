@@ -26,7 +26,6 @@ from experiments.config import build, entry_point, plain
 from experiments.evaluation import (
     Cell,
     evaluate_cell,
-    first_tokens,
     make_console,
     progress_bars,
     report_cells,
@@ -40,6 +39,7 @@ from focus.environment import peak_memory
 from focus.images import IMAGE_PLACEHOLDER
 from focus.models import VisionLanguageModel
 from focus.records import Record, RecordFile
+from focus.scoring import first_tokens
 
 
 @entry_point("demo")
@@ -121,7 +121,7 @@ def view_branches(
         **dict(zip(decoded.row_labels, decoded.branch_logits[0][:, 0], strict=True)),
         "FOCUS": decoded.combined_logits[0][0],
     }
-    tokens = first_tokens(vlm, example.choices)
+    tokens = first_tokens(vlm.processor.tokenizer, example.choices)
     favourites = [int(row.argmax()) for row in logits.values()]
     tokens += [token for token in dict.fromkeys(favourites) if token not in tokens]
     answers = [vlm.processor.tokenizer.decode([token]).strip() for token in tokens]

@@ -45,7 +45,7 @@ from focus.errors import (
 )
 from focus.models import VisionLanguageModel
 from focus.records import Record, RecordFile, digest
-from focus.scoring import Score
+from focus.scoring import Score, first_tokens
 
 
 @dataclass(frozen=True)
@@ -283,7 +283,7 @@ def row_records(vlm: VisionLanguageModel, decoded: Decoded, example: Example) ->
         label: vlm.processor.tokenizer.decode([int(row.argmax())]).strip()
         for label, row in rows.items()
     }
-    tokens = first_tokens(vlm, example.choices)
+    tokens = first_tokens(vlm.processor.tokenizer, example.choices)
     if not tokens:
         return {"row_tops": tops, **nothing}
 
@@ -300,13 +300,6 @@ def row_records(vlm: VisionLanguageModel, decoded: Decoded, example: Example) ->
         "choice_logprobs": logprobs(combined),
         "row_logprobs": {label: logprobs(row) for label, row in rows.items()},
     }
-
-
-def first_tokens(vlm: VisionLanguageModel, choices: tuple[str, ...]) -> list[int]:
-    """First token of each choice; empty where these do not tell the choices apart."""
-    encoded = [vlm.processor.tokenizer.encode(c, add_special_tokens=False) for c in choices]
-    tokens = [ids[0] for ids in encoded if ids]
-    return tokens if len(set(tokens)) == len(choices) else []
 
 
 def report_cells(

@@ -144,6 +144,13 @@ def score_answer(text: str, reference: Answerable) -> Score:
     return score_parsed(parse_choice(text, choices), reference)
 
 
+def first_tokens(tokenizer: Any, choices: Sequence[str]) -> list[int]:
+    """First token of each choice; empty where these do not tell the choices apart."""
+    encoded = [tokenizer.encode(choice, add_special_tokens=False) for choice in choices]
+    tokens = [ids[0] for ids in encoded if ids]
+    return tokens if len(set(tokens)) == len(choices) else []
+
+
 def _words(text: str) -> list[str]:
     return re.findall(r"\w+", text.lower())
 

@@ -294,7 +294,7 @@ print("untouched")
 
 
 def test_in_bfloat16_shared_and_naive_rows_are_equally_far_from_the_exact_logits(any_vlm, ask):
-    """They round in other places, so tokens may differ in close calls; neither is the better one."""
+    """They round in other places, so tokens may differ in close calls; neither is better."""
     half = replace(any_vlm, model=copy.deepcopy(any_vlm.model).bfloat16())
     exact = replace(any_vlm, model=copy.deepcopy(half.model).float())  # the same, rounded weights
     settings = GenerationSettings(max_new_tokens=1)

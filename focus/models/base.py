@@ -96,7 +96,7 @@ class AbstractFamily(ABC):
     processor_class: ClassVar[type[ProcessorMixin]]
     #: Text tokens that open and close one image in the prompt ("" where there is none).
     delimiters: ClassVar[tuple[str, str]]
-    #: Budget of that name: images of a few hundred tokens.
+    #: Budget of that name: images of a few hundred tokens; see `named_budget`.
     compact: ClassVar[ImageBudget] = ImageBudget()
 
     @abstractmethod
@@ -156,6 +156,10 @@ class AbstractFamily(ABC):
     @abstractmethod
     def set_budget(self, processor: ProcessorMixin, budget: ImageBudget) -> None:
         """Applies a budget to the processor; raises for a setting that the family does not have."""
+
+    def named_budget(self, processor: ProcessorMixin, name: str) -> ImageBudget:
+        """The numbers behind one of `BUDGETS`."""
+        return self.compact if name == "compact" else ImageBudget()
 
     def text_kwargs(self, model: PreTrainedModel, input_ids: Tensor) -> dict[str, Tensor]:
         """Further arguments that the model's own `forward` needs beside ids and pixels."""

@@ -168,7 +168,10 @@ class Checkpoint:
             processor.image_processor = AutoImageProcessor.from_pretrained(
                 location, backend=self.backend, **where
             )
-        family.set_budget(processor, self._budget(family))
+        budget = self.budget
+        if isinstance(budget, str):
+            budget = family.named_budget(processor, budget)
+        family.set_budget(processor, budget)
         try:
             model, report = AutoModelForImageTextToText.from_pretrained(
                 location,
@@ -185,13 +188,8 @@ class Checkpoint:
             raise CheckpointUnavailableError(self._unavailable(gap))
         if self.device_map is None:
             model = model.to(device)
-        budget = str(self.budget)
-        return VisionLanguageModel(model.eval(), processor, family, self.name, budget)
-
-    def _budget(self, family: AbstractFamily) -> ImageBudget:
-        if isinstance(self.budget, ImageBudget):
-            return self.budget
-        return family.compact if self.budget == "compact" else ImageBudget()
+        said = str(self.budget)
+        return VisionLanguageModel(model.eval(), processor, family, self.name, said)
 
     def _dtype(self, config: PreTrainedConfig) -> torch.dtype:
         """The dtype asked for, or that of the checkpoint; says what was assumed."""

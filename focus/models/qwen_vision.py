@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -38,6 +39,11 @@ class AbstractQwenVision(AbstractFamily):
             )
             raise InvalidValueError(name, getattr(budget, name), accepted)
         processor.image_processor.size = size
+
+    def named_budget(self, processor: ProcessorMixin, name: str) -> ImageBudget:
+        budget = super().named_budget(processor, name)
+        own = processor.image_processor.size["longest_edge"]
+        return replace(budget, max_pixels=min(budget.max_pixels or own, own))  # never more than own
 
     def seen_size(self, processor: ProcessorMixin, size: tuple[int, int]) -> tuple[int, int]:
         settings = processor.image_processor

@@ -1,0 +1,73 @@
+"""What a check finds, and the one line that all of them come to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+Status = Literal["ok", "warn", "fail"]
+#: Share from which a way to behave is called that of a model.
+MOSTLY = 0.5
+#: Accuracy or leakage of plain decoding beyond which there is little to gain.
+NEARLY_RIGHT, HARDLY_LEAKS = 0.95, 0.05
+
+
+@dataclass(frozen=True)
+class Check:
+    """One finding.
+
+    Args:
+        name: what was checked.
+        status: ``ok``, ``warn`` (works, but look at it) or ``fail``.
+        lines: what was found, for the terminal.
+        advice: what to do, where the status is not ok.
+        data: the same in numbers, JSON-serialisable.
+    """
+
+    name: str
+    status: Status
+    lines: tuple[str, ...]
+    advice: str = ""
+    data: dict[str, Any] = field(default_factory=dict)
+
+
+def attempt(name: str, check: Callable[[], Check]) -> Check:
+    """The check's finding; one that raises has failed, with its error, and the others go on."""
+    try:
+        return check()
+    except Exception as error:  # whatever is wrong with a model, the other checks still tell of it
+        message = f"{type(error).__name__}: {error}"
+        advice = "mend this first: what follows may come from it"
+        return Check(name, "fail", (message,), advice, {"error": message})
+
+
+def verdict(checks: Sequence[Check]) -> str:
+    """One line out of all checks.
+
+    A failed check decides. Else the behaviour of the branches does, as measured on embedded models
+    (docs/results.md): the published sum adds up votes, and an off-target branch must not vote for
+    what it sees. It gains where such branches abstain or do not commit themselves, and not where
+    they answer from their own images; where they abstain in words, those words may win the text.
+    Nor is there much to gain where plain decoding hardly leaks or hardly errs.
+    """
+    failed = [check.name for check in checks if check.status == "fail"]
+    if failed:
+        return f"does not work yet: {', '.join(failed)} failed"
+    data = next((c.data for c in checks if c.name == "behaviour"), {})
+    shares = data.get("off_target")
+    if not shares:
+        told = "these questions do not tell which image a branch answers from"
+        return f"works; whether FOCUS helps is open: {told}"
+    if data["plain"] >= NEARLY_RIGHT or data.get("leakage", 1) <= HARDLY_LEAKS:
+        return "works; plain decoding hardly leaks here: expect little gain"
+    own, other = shares["own"], shares["other"]
+    if own >= MOSTLY:
+        said = f"off-target branches answer from their own images in {own:.0%}"
+        return f"works; {said}: expect no gain from the published sum"
+    if other >= MOSTLY:
+        said = f"off-target branches name no candidate in {other:.0%}"
+        return f"works; {said}: expect a gain among candidates, in text if alpha outweighs those"
+    return (
+        f"works; off-target branches do not commit themselves (own image {own:.0%}): expect a gain"
+    )

@@ -1,0 +1,124 @@
+"""The doctor tells models apart, finds planted faults, and survives a check that breaks."""
+
+from __future__ import annotations
+
+import copy
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+from test_benchmarks_end_to_end import call
+
+import focus
+from experiments import doctor as command
+from experiments.doctor import asked, two_images
+from focus import doctor
+from focus.benchmarks.embedded import IndexedQuestion
+from focus.decoding import Request
+from focus.doctor import Check, attempt, verdict
+from focus.models.internvl import InternVL
+from focus.models.tiny import build_tiny
+
+
+@pytest.fixture(scope="module")
+def benchmark():
+    return IndexedQuestion(size=40)
+
+
+@pytest.fixture(scope="module")
+def requests(benchmark):
+    return [asked(benchmark, example) for example in two_images(benchmark)]
+
+
+@pytest.mark.parametrize(
+    ("name", "expected", "own"),
+    [("abstaining", "name no candidate", 0), ("answering", "from their own images", 1)],
+)
+def test_kinds_are_told_apart_by_what_their_branches_say(benchmark, name, expected, own):
+    vlm = focus.load(f"embedded:internvl-{name}-seed1")
+    check = doctor.behaviour(vlm, benchmark, asked, size=20)
+    assert check.data["off_target"]["own"] == pytest.approx(own, abs=0.1)
+    assert check.data["on_target"]["right"] > 0.8
+    assert check.data["best_branch"] > 0.8
+    assert expected in verdict([check])
+
+
+def test_a_sound_model_passes_in_either_precision(any_vlm, requests):
+    half = replace(any_vlm, model=copy.deepcopy(any_vlm.model).bfloat16())
+    for vlm in (any_vlm, half):
+        assert doctor.environment_check(vlm).status == "ok"
+        assert doctor.prompt_check(vlm, requests[0]).status == "ok"
+        assert doctor.shared_is_naive(vlm, requests).status == "ok"
+        plain = doctor.plain_is_generate(vlm, requests)
+        assert plain.status == "ok" or (vlm is half and plain.status == "warn")
+    assert "rounding_ratio" in doctor.shared_is_naive(half, requests).data
+
+
+class Misplaced(InternVL):
+    """Positions that are not the model's own."""
+
+    def position_ids(self, model, input_ids, images):
+        return super().position_ids(model, input_ids, images).flip(-1)
+
+
+def test_planted_faults_are_found(requests):
+    vlm = build_tiny("internvl")
+    wrong = replace(vlm, family=Misplaced())
+    assert doctor.shared_is_naive(wrong, requests).status == "fail"
+    assert doctor.plain_is_generate(wrong, requests).status == "fail"
+    vlm.model.generation_config.eos_token_id = None
+    assert doctor.prompt_check(vlm, requests[0]).status == "warn"
+    vlm.processor.chat_template = None
+    check = attempt("prompt", lambda: doctor.prompt_check(vlm, requests[0]))
+    assert check.status == "fail"
+    assert "has no chat template" in check.lines[0]
+    assert "prompt failed" in verdict([check])
+
+
+def test_images_cost_what_they_cost(vlm, requests):
+    check = doctor.cost(vlm, requests[0], questions=7200, numbers=(1, 2, 600), new_tokens=1)
+    assert [row["images"] for row in check.data["rows"]] == [1, 2]
+    assert check.data["limit"] == "600 images: ContextLengthError"
+    seconds = check.data["rows"][1]["focus"]
+    assert check.data["hours"]["focus"] == pytest.approx(2 * seconds)
+    tokens = doctor.budgets(vlm).data["tokens"]
+    assert tokens["checkpoint"]["512x512"] > tokens["compact"]["512x512"] == 4
+    assert doctor.budgets(build_tiny("qwen2_5_vl")).data["tokens"]["compact"]["512x512"] == 16
+
+
+def test_the_prompt_is_shown_with_its_images(vlm, images):
+    request = Request(images[:2], "first <image> second <image> which is red ?", "x")
+    lines = doctor.prompt_check(vlm, request).lines
+    shown = [line.rpartition("]")[2].strip() for line in lines if "image " in line[:24]]
+    assert [line.partition(":")[0] for line in shown] == ["image 1", "image 2"]
+    assert any("which is red ?" in line for line in lines)
+
+
+def test_without_labels_the_verdict_is_open():
+    check = Check("behaviour", "ok", (), data={"plain": 0.4})
+    assert "whether FOCUS helps is open" in verdict([check])
+    sure = Check("behaviour", "ok", (), data={"plain": 0.97, "off_target": {"own": 0, "other": 0}})
+    assert "hardly leaks" in verdict([sure])
+
+
+def test_the_command_writes_what_it_shows_and_fails_with_a_check(tmp_path, capsys, monkeypatch):
+    settings = ("model=tiny_internvl", "size=2", "threads=1", f"results={tmp_path}")
+    monkeypatch.setattr(doctor, "cost", lambda *args, **kw: Check("cost", "ok", ("cheap",)))
+    call(command.main, *settings, folder=tmp_path)
+    (folder,) = tmp_path.glob("tiny-internvl-scenes_indexed")
+    found = json.loads((folder / "doctor.json").read_text())
+    assert [check["name"] for check in found["checks"]][:2] == ["environment", "prompt"]
+    shown = capsys.readouterr().out
+    assert found["verdict"][:30] in shown
+    assert "cheap" in (folder / "doctor.txt").read_text()
+
+    def broken(*args: object) -> Check:
+        raise RuntimeError("planted")
+
+    monkeypatch.setattr(doctor, "budgets", broken)
+    with pytest.raises(SystemExit) as stop:
+        call(command.main, *settings, folder=tmp_path)
+    assert stop.value.code == 1
+    assert "RuntimeError: planted" in capsys.readouterr().out
+    assert torch.is_grad_enabled()
