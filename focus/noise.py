@@ -19,8 +19,8 @@ the caller passes in. The twelve published types follow `utils/add_noise.py` of 
 
 Two deviations, each with the published way as an option. The published noise is drawn at the
 photograph's own size, and the processor then shrinks it, which averages it away: of the 17 grey
-levels that `imagenet+uniform` has, Qwen2.5-VL sees 13 in a photograph of 512 x 512 and 3 in one of
-3000 x 2000. Here it is drawn at the size that the model sees. And the published `scale` mixes image
+levels that `imagenet+uniform` has, Qwen2.5-VL at 512 x 512 pixels sees 13 in a photograph of that
+size and 3 in one of 3000 x 2000. Here it is drawn at the size that the model sees. And the published `scale` mixes image
 and noise, before clipping, for the first two `imagenet+` types only, picks the step for diffusion,
 and is ignored by all others; here `blend` treats all types alike. At scale 1 all types agree.
 `NoiseConfig.drawn_at` of ``image`` takes the published order of both, for those two types.

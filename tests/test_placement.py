@@ -62,7 +62,12 @@ def test_a_model_spread_over_memory_and_disk_answers_the_same(saved, tmp_path, a
     placed |= {f"model.language_model.layers.{k}": "cpu" for k in range(layers)}
     placed |= {"model.language_model.embed_tokens": "disk", "lm_head": "cpu"}
     placed |= {f"model.language_model.layers.{layers - 1}": "disk"}
+    first = next(name for name, _ in whole.model.named_parameters())
+    # So that `model.device` is no device to compute on (LLaVA-OneVision's first parameter belongs
+    # to no module that could go); the embeddings are on disk as well.
+    placed |= {name: "disk" for name in placed if first.startswith(f"{name}.")}
     spread = focus.load(saved, dtype="float32", device_map=placed, offload_folder=str(tmp_path))
+    assert spread.model.device.type == "meta" or first == "model.image_newline"
     assert spread.model.get_input_embeddings().weight.device.type == "meta"
     for prefill in ("shared", "naive"):
         decoding = focus.Focus(prefill=prefill)

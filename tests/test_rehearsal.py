@@ -11,6 +11,7 @@ import copy
 import itertools
 import re
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -24,9 +25,13 @@ from transformers import (
     Qwen3VLProcessor,
 )
 
+from focus.branches import focus_plan
 from focus.decoding import Focus, GenerationSettings, Request, Vanilla
+from focus.decoding.rows import processed, render
+from focus.doctor import plain_is_generate
 from focus.errors import ContextLengthError
 from focus.models import Checkpoint
+from focus.noise import NoiseConfig
 from focus.prompts import build_prompt, render_chat
 
 BOUND = 1e-4  # between two ways to compute the same logits, float32
@@ -149,6 +154,70 @@ def test_older_llava_files_keep_the_order_of_the_question(vlm):
     )
 
 
+#: Deviation of the published noise in grey levels: 255 / 12 ** .5 times the ImageNet deviations.
+DEVIATION = 255 * 12**-0.5 * 0.2259
+#: What is left of it where it is drawn at the photograph's size, as published, and Qwen2.5-VL sees
+#: images of at most 512 x 512 pixels (the compact budget).
+SHRUNK = {(512, 512): 13.3, (1280, 960): 6.1, (3000, 2000): 2.7}
+
+
+def noise_seen(vlm, size, drawn_at):
+    """Deviation of the noise, in grey levels, where it enters the vision tower."""
+    request = Request((Image.new("RGB", size),), "<image> which ?", "x")
+    noise = NoiseConfig(drawn_at=drawn_at)
+    plan = focus_plan(1)
+    seen = partial(vlm.family.seen, vlm.processor)
+    shown = render(plan, request, noise, seen=seen)
+    inputs = processed(vlm, {plan.rows[0][0]: shown[plan.rows[0][0]]}, 1)[plan.rows[0][0]]
+    clean = vlm.family.image_inputs(vlm.processor, request.images[0])
+    assert inputs.num_tokens == clean.num_tokens
+    levels = vlm.family.grey_levels(vlm.processor, inputs)
+    assert levels.shape == vlm.family.grey_levels(vlm.processor, clean).shape
+    return float(levels.var(dim=1).mean().sqrt())
+
+
+def test_noise_reaches_the_model_undiminished(vlm):
+    """Drawn at the photograph's size, as published, most of it is averaged away before that."""
+    name = vlm.family.name
+    if name == "qwen2_5_vl":
+        vlm = replace(vlm, processor=copy.deepcopy(vlm.processor))
+        vlm.family.set_budget(vlm.processor, vlm.family.named_budget(vlm.processor, "compact"))
+    sizes = SHRUNK if name == "qwen2_5_vl" else [(512, 512), (1200, 1200)]
+    for size in sizes:
+        found = noise_seen(vlm, size, "model")
+        # InternVL's thumbnail is the same noise, shrunk: one tile of five or ten.
+        assert found == pytest.approx(DEVIATION, rel=0.06 if name == "internvl" else 0.01)
+        published = noise_seen(vlm, size, "image")
+        if name == "qwen2_5_vl":
+            assert published == pytest.approx(SHRUNK[size], abs=0.3)
+    assert published < 0.9 * found  # control, and the reason
+
+
+def test_what_the_model_sees_is_not_resized_again(vlm):
+    rng = np.random.default_rng(1)
+    for width, height in [*SIZES, *rng.integers(40, 2500, size=(40, 2)).tolist()]:
+        seen = vlm.family.seen_size(vlm.processor, (width, height))
+        assert vlm.family.seen_size(vlm.processor, seen) == seen
+
+
+def test_a_flat_list_means_any_resolution_tiles_to_llava_alone(vlm, request_):
+    """So the published comparison of plain decoding with FOCUS also changes the resolution."""
+    flat = replace(vlm, family=vlm.family.flat())
+    if vlm.family.name != "llava_onevision":
+        assert flat.family is vlm.family
+        return
+    counts = {(512, 512): (3699, 730), (640, 480): (2929, 730)}
+    for size, expected in counts.items():
+        image = Image.new("RGB", size)
+        found = [v.family.image_inputs(v.processor, image).num_tokens for v in (flat, vlm)]
+        assert tuple(found) == expected
+    small = replace(request_, images=(request_.images[0], request_.images[1].resize((90, 70))))
+    settings = GenerationSettings(max_new_tokens=4)
+    tiles, one = (Vanilla(flat_images=f).decode(vlm, small, settings) for f in (True, False))
+    assert min(tiles.image_tokens) > one.image_tokens[0] == one.image_tokens[1] == 730
+    assert plain_is_generate(flat, [small], new_tokens=4).status == "ok"
+
+
 @pytest.mark.parametrize(
     "index", range(len(SIZES)), ids=lambda index: "x".join(map(str, SIZES[index]))
 )
@@ -237,6 +306,8 @@ def test_a_context_that_is_too_short_is_named_in_numbers(vlm, request_):
         match=rf"{length} tokens and up to {context} new .* holds {context}.*{context - length}",
     ):
         Focus().decode(vlm, request_, GenerationSettings(max_new_tokens=context))
+    if context > 100_000:
+        return  # the rest is the same for all, and takes a second for so long a prompt
     long = replace(request_, question=QUESTION + " red" * context)
     with pytest.raises(
         ContextLengthError,
