@@ -68,7 +68,8 @@ def main(config: DictConfig) -> None:
             for cell in cells:
                 evaluate_cell(cell, records, progress, limit=config.limit)
         rows = write_summary(records.folder, records.records)
-        records.finish(seconds=round(time.perf_counter() - started, 1), **peak_memory())
+        seconds = round(time.perf_counter() - started, 1)
+        records.finish({"seconds": seconds, **peak_memory()})
     console.print(summary_table(rows, title="Plain decoding and FOCUS on the embedded models"))
     console.print(_explanation(), soft_wrap=True)
     console.print(power_note(rows), soft_wrap=True)

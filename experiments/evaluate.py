@@ -89,7 +89,7 @@ def main(config: DictConfig) -> None:
         missing = note_unavailable(folder, benchmark.name, model, error)
         console.print(f"{folder.name}: not run, {missing} not here: {error}", soft_wrap=True)
         return
-    facts = {
+    facts: Record = {
         "image_backend": vlm.backend,
         "budget": vlm.budget,
         "generation": settings.resolved(vlm.model.generation_config),
@@ -114,7 +114,7 @@ def main(config: DictConfig) -> None:
                     if (shard is None or record["index"] in shard)
                     and (config.limit is None or record["index"] < config.limit)
                 ]
-                records.finish(limit=config.limit, **facts)
+                records.finish(facts, limit=config.limit)
         with RecordFile(root / name, determining, shard=shard) as records:
             (records.folder / UNAVAILABLE).unlink(missing_ok=True)
             asked = cells(build(baseline)) if baseline is not None else []
@@ -126,7 +126,8 @@ def main(config: DictConfig) -> None:
                 for cell in cells(decoding):
                     evaluate_cell(cell, records, progress, limit=config.limit)
             seconds = round(time.perf_counter() - started, 1)
-            complete = records.finish(limit=config.limit, seconds=seconds, **facts, **peak_memory())
+            facts |= {"seconds": seconds, **peak_memory()}
+            complete = records.finish(facts, limit=config.limit)
     if not complete:
         console.print(f"shard {shard} is done; others are not: {records.folder}", soft_wrap=True)
         return
@@ -136,8 +137,8 @@ def main(config: DictConfig) -> None:
         if remark:
             console.print(remark, soft_wrap=True)
     if config.tune:
-        facts = {"seed": config.seed, "commit": environment()["commit"]}
-        made = note(choice_file, config.decoding.alpha, decoding.name, rows, facts)
+        origin = {"seed": config.seed, "commit": environment()["commit"]}
+        made = note(choice_file, config.decoding.alpha, decoding.name, rows, origin)
         console.print(
             f"alpha {made['alpha']} has the highest {made['metric']} on dev so far: {choice_file}",
             soft_wrap=True,

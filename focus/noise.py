@@ -20,10 +20,10 @@ the caller passes in. The twelve published types follow `utils/add_noise.py` of 
 Two deviations, each with the published way as an option. The published noise is drawn at the
 photograph's own size, and the processor then shrinks it, which averages it away: of the 17 grey
 levels that `imagenet+uniform` has, Qwen2.5-VL at 512 x 512 pixels sees 13 in a photograph of that
-size and 3 in one of 3000 x 2000. Here it is drawn at the size that the model sees. And the published `scale` mixes image
-and noise, before clipping, for the first two `imagenet+` types only, picks the step for diffusion,
-and is ignored by all others; here `blend` treats all types alike. At scale 1 all types agree.
-`NoiseConfig.drawn_at` of ``image`` takes the published order of both, for those two types.
+size and 3 in one of 3000 x 2000. Here it is drawn at the size that the model sees. And the
+published `scale` mixes image and noise, before clipping, for the first two `imagenet+` types only,
+picks the step for diffusion, and is ignored by all others; here `blend` treats all types alike. At
+scale 1 all types agree. `NoiseConfig.drawn_at` of ``image`` takes the published order of both, for those two types.
 """
 
 from __future__ import annotations
@@ -156,8 +156,15 @@ _add("gray", lambda pixels, rng, severity: np.full_like(pixels, 127), constant=T
 _add("random", lambda pixels, rng, severity: rng.integers(0, 256, pixels.shape, dtype=np.uint8))
 _add("gaussian", lambda pixels, rng, severity: _to_8_bit(rng.standard_normal(pixels.shape)))
 _add("uniform", lambda pixels, rng, severity: _to_8_bit(rng.random(pixels.shape)))
-for _name, _draw in NORMALISED_DRAWS.items():
-    _add(_name, lambda pixels, rng, severity, draw=_draw: _to_8_bit(_undo(draw(rng, pixels.shape))))
+
+
+def _normalised_noise(name: str) -> NoiseFunction:
+    draw = NORMALISED_DRAWS[name]
+    return lambda pixels, rng, severity: _to_8_bit(_undo(draw(rng, pixels.shape)))
+
+
+for _name in NORMALISED_DRAWS:
+    _add(_name, _normalised_noise(_name))
 
 # Published without undoing the normalisation.
 _add(

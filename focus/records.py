@@ -155,15 +155,15 @@ class RecordFile:
         self._file.close()
         self._lock.release()
 
-    def finish(self, *, limit: int | None = None, **facts: Any) -> bool:
+    def finish(self, facts: Record, *, limit: int | None = None) -> bool:
         """Adds facts about the finished run (seconds, peak memory) to the run record.
 
         They are one entry per session, since an interrupted run is finished by a later one. The
         last shard to finish merges all of them; `records` then holds those of the whole run.
 
         Args:
-            limit: how many questions were asked for, at most; shards of one number go together.
             facts: about this session.
+            limit: how many questions were asked for, at most; shards of one number go together.
 
         Returns:
             Whether the run is complete; False while other shards are not.

@@ -76,8 +76,8 @@ def behaviour(
             agreeing.append(max(Counter(said).values()) / len(said))
         _count(example, branches, tokens, counts, free, others)
         progress()
-    said = [(vlm.processor.tokenizer.decode([k]).strip(), n) for k, n in others.most_common(1)]
-    return _finding(benchmark, counts, free, said, hits, references, moved, entropies, agreeing)
+    words = [(vlm.processor.tokenizer.decode([k]).strip(), n) for k, n in others.most_common(1)]
+    return _finding(benchmark, counts, free, words, hits, references, moved, entropies, agreeing)
 
 
 def _several(benchmark: AbstractBenchmark, size: int) -> list[Example]:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
+from cachetools import LRUCache
 from torch import Tensor
 
 from focus.decoding.base import NEUTRAL, GenerationSettings, Request
@@ -35,7 +36,9 @@ def shared_is_naive(vlm: VisionLanguageModel, requests: Sequence[Request]) -> Ch
     half = vlm.model.dtype != torch.float32
     exact = vlm
     if half and vlm.model.num_parameters() <= COPIED:
-        exact = replace(vlm, model=copy.deepcopy(vlm.model).float(), noise_cache={})
+        exact = replace(
+            vlm, model=copy.deepcopy(vlm.model).float(), noise_cache=LRUCache(maxsize=1)
+        )
     shared, naive = (_logits(exact, requests, prefill) for prefill in ("shared", "naive"))
     largest = float((shared - naive).abs().max())
     spread = float(naive.std())
@@ -58,8 +61,9 @@ def shared_is_naive(vlm: VisionLanguageModel, requests: Sequence[Request]) -> Ch
         )
         right = right and errors[0] < RATIO * errors[1]
     advice = "use decoding.prefill=naive, and report this model: its attention is not plain causal"
-    status = "ok" if right else "fail"
-    return Check("shared prefixes", status, tuple(lines), "" if right else advice, data)
+    if right:
+        return Check("shared prefixes", "ok", tuple(lines), data=data)
+    return Check("shared prefixes", "fail", tuple(lines), advice, data)
 
 
 def _logits(vlm: VisionLanguageModel, requests: Sequence[Request], prefill: str) -> Tensor:

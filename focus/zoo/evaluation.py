@@ -215,7 +215,10 @@ def what_rows_say(
             str(examples[0].metadata["world"]),
             len(examples[0].truths),
             row,
-            *(count[key] for key in ("right", "own", "unknown", "total")),
+            right=count["right"],
+            own=count["own"],
+            unknown=count["unknown"],
+            total=count["total"],
             top=max(answers[row].values()),
             entropy=round(fmean(entropies[row]), 4),
         )
