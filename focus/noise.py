@@ -23,7 +23,8 @@ levels that `imagenet+uniform` has, Qwen2.5-VL at 512 x 512 pixels sees 13 in a 
 size and 3 in one of 3000 x 2000. Here it is drawn at the size that the model sees. And the
 published `scale` mixes image and noise, before clipping, for the first two `imagenet+` types only,
 picks the step for diffusion, and is ignored by all others; here `blend` treats all types alike. At
-scale 1 all types agree. `NoiseConfig.drawn_at` of ``image`` takes the published order of both, for those two types.
+scale 1 all types agree. `NoiseConfig.drawn_at` of ``image`` takes the published order of both, for
+those two types.
 """
 
 from __future__ import annotations

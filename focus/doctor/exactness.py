@@ -36,9 +36,8 @@ def shared_is_naive(vlm: VisionLanguageModel, requests: Sequence[Request]) -> Ch
     half = vlm.model.dtype != torch.float32
     exact = vlm
     if half and vlm.model.num_parameters() <= COPIED:
-        exact = replace(
-            vlm, model=copy.deepcopy(vlm.model).float(), noise_cache=LRUCache(maxsize=1)
-        )
+        model = copy.deepcopy(vlm.model).float()
+        exact = replace(vlm, model=model, noise_cache=LRUCache(maxsize=1))
     shared, naive = (_logits(exact, requests, prefill) for prefill in ("shared", "naive"))
     largest = float((shared - naive).abs().max())
     spread = float(naive.std())
