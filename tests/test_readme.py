@@ -46,8 +46,11 @@ def test_examples_run_in_a_fresh_interpreter(example):
 @pytest.mark.parametrize("command", RUNNABLE)
 def test_commands_run_on_a_few_questions(command, tmp_path):
     arguments = [word for word in shlex.split(command)[1:] if not word.startswith("limit=")]
+    doctor = "experiments.doctor" in arguments
     if "--cfg" not in arguments:
-        arguments += ["limit=2", f"results={tmp_path}"]
+        arguments += ["size=2" if doctor else "limit=2", f"results={tmp_path}"]
+        if "experiment=tune_alpha" in arguments:
+            arguments += [f"tune={tmp_path}/tuned", f"hydra.sweep.dir={tmp_path}"]
         arguments.append(
             f"hydra.sweep.dir={tmp_path}"
             if "--multirun" in arguments
@@ -56,7 +59,7 @@ def test_commands_run_on_a_few_questions(command, tmp_path):
     finished = run([sys.executable, *arguments], WANDB_DIR=str(tmp_path))
     assert finished.returncode == 0, finished.stderr
     if "--cfg" not in arguments:
-        assert list(tmp_path.glob("*/records.jsonl"))
+        assert list(tmp_path.glob("*/doctor.json" if doctor else "*/records.jsonl"))
 
 
 def test_a_hub_model_that_cannot_be_had_says_what_to_do():
