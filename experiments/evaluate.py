@@ -15,6 +15,7 @@ check_command_line("config", __name__)  # before the seconds that the other impo
 
 import json
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -58,34 +59,31 @@ def main(config: DictConfig) -> None:
     set_threads(config.threads)
     started = time.perf_counter()
     shard = Shard.parse(config.shard)
-    hydra = HydraConfig.get()
-    console = make_console()
+    choices, console = HydraConfig.get().runtime.choices, make_console()
     if config.tune:
         to_dev(config.benchmark)
     benchmark = build(config.benchmark)
-    choice_file = choice_path(
-        config.tuned or config.tune or "",
-        *(hydra.runtime.choices["model"], benchmark.name, benchmark.protocol),
+    tuned = choice_path(
+        config.tuned or config.tune or "", choices["model"], benchmark.name, benchmark.protocol
     )
-    if config.tuned:
-        chosen = read_choice(choice_file)
-        console.print(use_choice(config.decoding, chosen, choice_file), soft_wrap=True)
+    if config.tuned and "alpha" in config.decoding:
+        console.print(use_choice(config.decoding, read_choice(tuned), tuned), soft_wrap=True)
     decoding = build(config.decoding)
     settings = build_settings(config.settings, benchmark.max_new_tokens)
     logger = build(config.logger)
-    baseline = plain_decoding(config.baseline)
-    choice = hydra.runtime.choices["decoding"]
+    baseline = config.decoding if decoding.name == BASELINE else plain_decoding(config.baseline)
     determining = {
         key: plain(config)[key] for key in ("model", "benchmark", "decoding", "settings")
     }
-    suffix = f"{choice}-{digest(identity(determining))[:8]}"
+    suffix = f"{choices['decoding']}-{digest(identity(determining))[:8]}"
+    root = Path(config.results)
     try:
         vlm = load(config.model, benchmark)
     except (CheckpointUnavailableError, DatasetUnavailableError) as error:
         if not config.skip_unavailable:
             raise
-        model = config.model.get("name", hydra.runtime.choices["model"])
-        folder = Path(config.results) / f"{benchmark.name}-{model}-{suffix}"
+        model = config.model.get("name", choices["model"])
+        folder = root / f"{benchmark.name}-{model}-{suffix}"
         missing = note_unavailable(folder, benchmark.name, model, error)
         console.print(f"{folder.name}: not run, {missing} not here: {error}", soft_wrap=True)
         return
@@ -99,63 +97,63 @@ def main(config: DictConfig) -> None:
         cell = Cell(vlm, benchmark, strategy, settings, strategy.name)
         return variants(cell, orders=config.orders, noise_seeds=config.noise_seeds)
 
-    root, name = Path(config.results), f"{benchmark.name}-{vlm.name}-{suffix}"
-    plain_records: list[Record] = []
+    plain_cells = [] if baseline is None else cells(build(baseline))
+    own_cells = [] if decoding.name == BASELINE else cells(decoding)
     with progress_bars(console) as progress:
-        if baseline is not None:
-            shared = {**determining, "decoding": plain(baseline)}
+        known: list[Record] = []
+        if plain_cells:
+            shared = {**determining, "decoding": plain(cast(DictConfig, baseline))}
             folder = root / PLAIN / f"{benchmark.name}-{vlm.name}-{digest(identity(shared))[:8]}"
             with RecordFile(folder, shared, shard=shard, wait=True) as records:
-                for cell in cells(build(baseline)):
+                for cell in plain_cells:
                     evaluate_cell(cell, records, progress, limit=config.limit)
-                plain_records = [
-                    record
-                    for record in records.records
-                    if (shard is None or record["index"] in shard)
-                    and (config.limit is None or record["index"] < config.limit)
-                ]
+                known = list(records.records)
                 records.finish(facts, limit=config.limit)
-        with RecordFile(root / name, determining, shard=shard) as records:
+        folder = root / f"{benchmark.name}-{vlm.name}-{suffix}"
+        with RecordFile(folder, determining, shard=shard) as records:
             (records.folder / UNAVAILABLE).unlink(missing_ok=True)
-            asked = cells(build(baseline)) if baseline is not None else []
-            for cell in asked:
-                for record in plain_records:
-                    if cell.labels.items() <= record.items() and record not in records:
-                        records.append({**record, "config": records.config_hash})
-            if decoding.name != BASELINE or baseline is None:
-                for cell in cells(decoding):
-                    evaluate_cell(cell, records, progress, limit=config.limit)
-            seconds = round(time.perf_counter() - started, 1)
-            facts |= {"seconds": seconds, **peak_memory()}
+            take_over(known, plain_cells, records, limit=config.limit)
+            for cell in own_cells:
+                evaluate_cell(cell, records, progress, limit=config.limit)
+            facts |= {"seconds": round(time.perf_counter() - started, 1), **peak_memory()}
             complete = records.finish(facts, limit=config.limit)
     if not complete:
         console.print(f"shard {shard} is done; others are not: {records.folder}", soft_wrap=True)
         return
     rows = write_summary(records.folder, records.records)
-    console.print(summary_table(rows, title=f"{choice} on {benchmark.name}"))
-    for remark in (power_note(rows), length_note(rows)):
-        if remark:
-            console.print(remark, soft_wrap=True)
+    console.print(summary_table(rows, title=f"{choices['decoding']} on {benchmark.name}"))
     if config.tune:
         origin = {"seed": config.seed, "commit": environment()["commit"]}
-        made = note(choice_file, config.decoding.alpha, decoding.name, rows, origin)
-        console.print(
-            f"alpha {made['alpha']} has the highest {made['metric']} on dev so far: {choice_file}",
-            soft_wrap=True,
-        )
-    console.print(f"records: {records.folder}", soft_wrap=True)
+        made = note(tuned, config.decoding.alpha, decoding.name, rows, origin)
+        best = f"alpha {made['alpha']} has the highest {made['metric']} on dev so far: {tuned}"
+        console.print(best, soft_wrap=True)
+    for remark in (power_note(rows), length_note(rows), f"records: {records.folder}"):
+        if remark:
+            console.print(remark, soft_wrap=True)
     figure = records.folder / "accuracy.png"
     save_figure(accuracy_figure(rows, ["accuracy"]), figure)
     report_cells(
         logger,
-        [*asked[:1], *cells(decoding)[: decoding.name != BASELINE]],
+        [*plain_cells[:1], *own_cells[:1]],
         records.records,
         rows,
-        experiment=hydra.runtime.choices["experiment"] or "evaluate",
+        experiment=choices["experiment"] or "evaluate",
         config=plain(config),
-        overrides=" ".join(hydra.overrides.task),
+        overrides=" ".join(HydraConfig.get().overrides.task),
         figures=[str(figure)],
     )
+
+
+def take_over(
+    known: Sequence[Record], cells: Sequence[Cell], records: RecordFile, *, limit: int | None
+) -> None:
+    """Copies the plain answers to a run's questions, in the order in which it would ask them."""
+    for cell in cells:
+        for record in known:
+            mine = records.shard is None or record["index"] in records.shard
+            asked = mine and (limit is None or record["index"] < limit)
+            if asked and cell.labels.items() <= record.items() and record not in records:
+                records.append({**record, "config": records.config_hash})
 
 
 def use_choice(decoding: DictConfig, choice: Choice | None, path: Path) -> str:

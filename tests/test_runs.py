@@ -250,3 +250,15 @@ def test_the_official_table_is_the_published_protocol():
         (CONF / "experiment").glob("main_table*.yaml")))]  # fmt: skip
     assert grids[0] == grids[1]
     assert (strict.baseline, strict.tuned) == ("vanilla", config.tuned)
+
+
+def test_plain_decoding_by_itself_is_the_one_that_was_asked_for(tmp_path):
+    """As published it gets a flat list, and must not be taken over from the fair one."""
+    settings = ("model=tiny_llava_onevision", *TINY[1:], "limit=2", f"results={tmp_path}")
+    for option in ("vanilla", "vanilla_official"):
+        call(main, *settings, f"decoding={option}", folder=tmp_path)
+    counts = {
+        path.parent.name.split("-")[3]: json.loads(path.open().readline())["image_tokens"][0]
+        for path in tmp_path.glob("scenes_indexed-*/records.jsonl")
+    }
+    assert counts["vanilla_official"] > counts["vanilla"]
