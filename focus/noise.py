@@ -279,7 +279,7 @@ class NoiseConfig:
 
 
 def noise_generator(
-    seed: int, sample_id: str | int, image_index: int, branch: int | None
+    seed: int, sample_id: str | int, image_index: int, branch: int | None, view: int = 0
 ) -> np.random.Generator:
     """Generator for one noise image, keyed by what the image is for and never by call order.
 
@@ -288,9 +288,11 @@ def noise_generator(
         sample_id: Identifies the sample; 7 and "7" are the same sample.
         image_index: Position of the replaced image in the prompt, from 0.
         branch: Row that will see the noise, or None when all branches share it.
+        view: Which of the views of the image, where the model cuts it into several (tiles).
     """
     row = None if branch is None else int(branch)
-    return generator(int(seed), str(sample_id), int(image_index), row, "noise")
+    further = (view,) if view else ()
+    return generator(int(seed), str(sample_id), int(image_index), row, "noise", *further)
 
 
 def _pixels(image: Image.Image, role: str) -> np.ndarray:

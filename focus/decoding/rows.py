@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -30,72 +29,85 @@ from focus.prompts import build_prompt
 
 
 def render(
-    plan: BranchPlan,
-    request: Request,
-    noise: NoiseConfig,
-    *,
-    per_run: bool = False,
-    seen: Callable[[Image.Image], Image.Image] | None = None,
+    plan: BranchPlan, request: Request, noise: NoiseConfig, *, per_run: bool = False
 ) -> dict[Content, Image.Image]:
-    """Image of every content of a plan, as the model's processor will be shown it.
+    """Image of every content of a plan at its own size: the published order, and what to show.
 
     The key of each draw is (seed, sample id, image index, row), or (seed, image index) where a
     whole run shares its noise: it never depends on the order in which samples are decoded.
-
-    Args:
-        per_run: noise keyed by slot alone.
-        seen: resizes an image to what the model sees of it (`AbstractFamily.seen`), where noise is
-            drawn at the ``model``'s; None draws it at the image's own size.
     """
+    return {
+        content: request.images[content.slot]
+        if content.kind == "clean"
+        else _masked(content, request, noise, request.images[content.slot], per_run=per_run)
+        for content in plan.contents
+    }
+
+
+def _masked(
+    content: Content,
+    request: Request,
+    noise: NoiseConfig,
+    image: Image.Image,
+    *,
+    per_run: bool,
+    view: int = 0,
+) -> Image.Image:
+    """Noise, or a blend with it, in place of an image or of one of the model's views of it."""
     sample_id = "" if per_run else request.sample_id
-    images = {}
-    for content in plan.contents:
-        clean = request.images[content.slot]
-        if content.kind == "clean":
-            images[content] = clean
-            continue
-        random = noise_generator(noise.seed, sample_id, content.slot, content.row)
-        scale = noise.scale if content.kind == "blend" else 1.0
-        if noise.drawn_at == "image":
-            images[content] = published_blend(
-                noise.name, clean, random, scale=scale, severity=noise.severity
-            )
-            continue
-        if scale == 0:  # to the bit, whatever a second resize would round
-            images[content] = clean
-            continue
-        clean = clean if seen is None else seen(clean)
-        drawn = noise_image(noise.name, clean, random, severity=noise.severity)
-        images[content] = blend(clean, drawn, scale=scale)
-    return images
+    random = noise_generator(noise.seed, sample_id, content.slot, content.row, view)
+    scale = noise.scale if content.kind == "blend" else 1.0
+    if noise.drawn_at == "image":
+        return published_blend(noise.name, image, random, scale=scale, severity=noise.severity)
+    drawn = noise_image(noise.name, image, random, severity=noise.severity)
+    return blend(image, drawn, scale=scale)
 
 
-def processed(
-    vlm: VisionLanguageModel, images: Mapping[Content, Image.Image], num_images: int
-) -> dict[Content, ImageInputs]:
-    """What the vision tower takes for every content.
+class ShownImages:
+    """What the vision tower takes for every content of a plan, each worked out once.
 
-    Raises:
-        ImageError: the processor refuses an image (sides too unequal, ...), with its place.
+    Noise is drawn at the size that the model sees (`NoiseConfig.drawn_at`): on each of the views
+    that the processor makes of the clean image, so that it fills exactly as many tokens.
     """
-    inputs = {}
-    for content, image in images.items():
-        with _refusals_named(vlm, image, content.slot % num_images, num_images):
-            inputs[content] = vlm.family.image_inputs(vlm.processor, image)
-    return inputs
 
+    def __init__(self, vlm: VisionLanguageModel, request: Request) -> None:
+        self.vlm, self.request = vlm, request
+        self._clean: dict[int, ImageInputs] = {}
 
-@contextmanager
-def _refusals_named(
-    vlm: VisionLanguageModel, image: Image.Image, slot: int, num_images: int
-) -> Iterator[None]:
-    try:
-        yield
-    except ValueError as error:
-        raise ImageError(
-            f"image {slot + 1} of {num_images}, {image.width} x {image.height} pixels, is refused "
-            f"by the image processor of {vlm.name}: {error}"
-        ) from error
+    def clean(self, slot: int) -> ImageInputs:
+        """The image at `slot`.
+
+        Raises:
+            ImageError: the processor refuses it (sides too unequal, ...), with its place.
+        """
+        if slot not in self._clean:
+            vlm, image = self.vlm, self.request.images[slot]
+            try:
+                self._clean[slot] = vlm.family.image_inputs(vlm.processor, image)
+            except ValueError as error:
+                raise ImageError(
+                    f"image {slot + 1} of {len(self.request.images)}, {image.width} x "
+                    f"{image.height} pixels, is refused by the image processor of {vlm.name}: "
+                    f"{error}"
+                ) from error
+        return self._clean[slot]
+
+    def views(self, slot: int) -> tuple[Image.Image, ...]:
+        """The image at `slot` as the model sees it."""
+        return self.vlm.family.views(self.vlm.processor, self.clean(slot))
+
+    def masked(self, content: Content, noise: NoiseConfig, *, per_run: bool) -> ImageInputs:
+        """Noise, or a blend, in its place."""
+        family, processor = self.vlm.family, self.vlm.processor
+        if noise.drawn_at == "image" or (content.kind == "blend" and noise.scale == 0):
+            clean = self.request.images[content.slot]
+            image = _masked(content, self.request, noise, clean, per_run=per_run)
+            return family.image_inputs(processor, image)
+        views = [
+            _masked(content, self.request, noise, view, per_run=per_run, view=k)
+            for k, view in enumerate(self.views(content.slot))
+        ]
+        return family.view_inputs(processor, views)
 
 
 def prepare(
@@ -106,7 +118,7 @@ def prepare(
     *,
     noise: NoiseConfig | None = None,
     per_run: bool = False,
-    images: Mapping[Content, Image.Image] | None = None,
+    inputs: Mapping[Content, ImageInputs] | None = None,
     seed: int = 0,
     **branched_kwargs: Any,
 ) -> BranchedPrompt:
@@ -115,26 +127,29 @@ def prepare(
     Args:
         noise: which noise masks the images that a row must not see.
         per_run: noise keyed by slot alone, the same for all samples, and encoded once per run.
-        images: of all contents of the plan, where they are not clean images and noise.
+        inputs: of contents of the plan that are neither clean images nor noise.
         seed: key of the sampling draws.
         branched_kwargs: further fields of `BranchedPrompt`.
     """
     noise = noise or NoiseConfig()
-    for slot, image in enumerate(request.images):
-        with _refusals_named(vlm, image, slot, len(request.images)):
-            vlm.family.seen_size(vlm.processor, image.size)
-    seen = functools.partial(vlm.family.seen, vlm.processor)
-    rendered = images or render(plan, request, noise, per_run=per_run, seen=seen)
-    reusable: dict[Content, tuple[ImageInputs, ImageFeatures]] = {}
-    if per_run and branched_kwargs.get("prefill", "shared") == "shared":
-        reusable = _run_noise(vlm, rendered, noise, len(request.images))
-    left = {content: image for content, image in rendered.items() if content not in reusable}
-    inputs = {content: inputs for content, (inputs, _) in reusable.items()}
-    inputs |= processed(vlm, left, len(request.images))
+    shown = ShownImages(vlm, request)
+    share = per_run and branched_kwargs.get("prefill", "shared") == "shared"
+    inputs, features = dict(inputs or {}), {}
+    for slot in range(len(request.images)):
+        shown.clean(slot)  # an image that cannot be used is named, whatever stands in for it
+    for content in plan.contents:
+        if content in inputs:
+            continue
+        if content.kind == "clean":
+            inputs[content] = shown.clean(content.slot)
+        elif share and content.kind == "noise":
+            inputs[content], features[content] = _run_noise(shown, content, noise)
+        else:
+            inputs[content] = shown.masked(content, noise, per_run=per_run)
     # Noise fills as many tokens as the image it replaces, so any row gives the prompt its counts.
-    shown = [inputs[content] for content in plan.rows[0]]
+    first = [inputs[content] for content in plan.rows[0]]
     prompt = build_prompt(
-        vlm.model, vlm.processor, vlm.family, request.question, shown, system=request.system
+        vlm.model, vlm.processor, vlm.family, request.question, first, system=request.system
     )
     return BranchedPrompt(
         prompt=prompt,
@@ -142,7 +157,7 @@ def prepare(
         images=inputs,
         family=vlm.family,
         combine=combine,
-        features={content: features for content, (_, features) in reusable.items()},
+        features={content: each for content, each in features.items() if each is not None},
         sampling_key=(seed, request.sample_id),
         **branched_kwargs,
     )
@@ -157,7 +172,7 @@ def decode_rows(
     combine: Combine,
     noise: NoiseConfig | None = None,
     per_run: bool = False,
-    images: Mapping[Content, Image.Image] | None = None,
+    inputs: Mapping[Content, ImageInputs] | None = None,
     prefill: str = "shared",
     encode_batch: int = 8,
     keep_logits: str = "none",
@@ -178,7 +193,7 @@ def decode_rows(
         combine,
         noise=noise,
         per_run=per_run,
-        images=images,
+        inputs=inputs,
         seed=settings.seed,
         prefill=prefill,
         encode_batch=encode_batch,
@@ -275,25 +290,20 @@ def _num_encoded(plan: BranchPlan, branches: BranchedPrompt, prefill: str) -> in
 
 
 def _run_noise(
-    vlm: VisionLanguageModel,
-    rendered: Mapping[Content, Image.Image],
-    noise: NoiseConfig,
-    num_images: int,
-) -> dict[Content, tuple[ImageInputs, ImageFeatures]]:
-    """Noise that does not depend on the image it replaces, encoded once per slot and size."""
+    shown: ShownImages, content: Content, noise: NoiseConfig
+) -> tuple[ImageInputs, ImageFeatures | None]:
+    """Noise that a whole run shares; encoded once per slot and size where that is all it needs."""
+    vlm, slot = shown.vlm, content.slot
     if NOISE_TYPES[noise.name].content_dependent:
-        return {}
-    found = {}
-    for content, image in rendered.items():
-        if content.kind != "noise":
-            continue
-        # The processor's settings decide how many tokens the noise fills; they may be changed.
-        budget = str(vlm.processor.image_processor.to_dict())
-        key = (noise.name, noise.severity, noise.seed, content.slot, image.size, budget)
-        if key not in vlm.noise_cache:
-            inputs = processed(vlm, {content: image}, num_images)[content]
-            with torch.no_grad():
-                features = vlm.family.encode(vlm.model, [inputs])[0]
-            vlm.noise_cache[key] = (inputs, features)
-        found[content] = vlm.noise_cache[key]
-    return found
+        return shown.masked(content, noise, per_run=True), None
+    # The processor's settings decide how many tokens the noise fills; they may be changed.
+    budget = str(vlm.processor.image_processor.to_dict())
+    sizes = tuple(view.size for view in shown.views(slot))
+    drawn = (noise.name, noise.severity, noise.seed, noise.drawn_at)
+    key = (*drawn, slot, shown.request.images[slot].size, sizes, budget)
+    if key not in vlm.noise_cache:
+        inputs = shown.masked(content, noise, per_run=True)
+        with torch.no_grad():
+            features = vlm.family.encode(vlm.model, [inputs])[0]
+        vlm.noise_cache[key] = (inputs, features)
+    return vlm.noise_cache[key]

@@ -29,7 +29,7 @@ from torch import Tensor
 from focus.branches import BranchPlan, Content, clean_plan
 from focus.contrast import plausible, validate_alpha, validate_beta
 from focus.decoding.base import AbstractDecoding, Decoded, GenerationSettings, Request
-from focus.decoding.rows import decode_rows
+from focus.decoding.rows import ShownImages, decode_rows
 from focus.errors import InvalidValueError
 from focus.models.loading import VisionLanguageModel
 from focus.noise import IMAGENET_MEAN, IMAGENET_STD, diffusion_alpha_bar, noise_generator
@@ -102,39 +102,51 @@ class Vcd(AbstractDecoding):
         **generate_kwargs: Any,
     ) -> Decoded:
         plan = self.plan(len(request.images))
-        images = None
+        inputs = {}
         if self.alpha > 0:
-            shown = (*request.images, *self.diffused_images(vlm, request))
-            images = {content: shown[content.slot] for content in plan.contents}
+            number = len(request.images)
+            inputs = {
+                Content(number + index, "clean"): vlm.family.view_inputs(vlm.processor, views)
+                for index, views in enumerate(self.diffused_views(vlm, request))
+            }
         return decode_rows(
             vlm,
             request,
             settings,
             plan=plan,
             combine=self.combine,
-            images=images,
+            inputs=inputs,
             keep_logits=keep_logits,
             **generate_kwargs,
         )
 
-    def diffused_images(
+    def diffused_views(
         self, vlm: VisionLanguageModel, request: Request
-    ) -> tuple[Image.Image, ...]:
-        """A diffused copy of every image at the size at which the model sees it.
+    ) -> list[tuple[Image.Image, ...]]:
+        """A diffused copy of every image, view by view as the model sees it.
 
-        The draw is keyed by (seed, sample id, image index).
+        The draw is keyed by (seed, sample id, image index) and the view.
         """
+        shown = ShownImages(vlm, request)
+        return [
+            tuple(
+                self._diffuse(
+                    vlm, view, noise_generator(self.seed, request.sample_id, index, None, k)
+                )
+                for k, view in enumerate(shown.views(index))
+            )
+            for index in range(len(request.images))
+        ]
+
+    def _diffuse(
+        self, vlm: VisionLanguageModel, image: Image.Image, random: np.random.Generator
+    ) -> Image.Image:
         processor = vlm.processor.image_processor
         mean = IMAGENET_MEAN if processor.image_mean is None else np.array(processor.image_mean)
         std = IMAGENET_STD if processor.image_std is None else np.array(processor.image_std)
         left = diffusion_alpha_bar(self.step)
-        images = []
-        for index, image in enumerate(request.images):
-            random = noise_generator(self.seed, request.sample_id, index, None)
-            image = vlm.family.seen(vlm.processor, image)
-            normalised = (np.asarray(image) / 255.0 - mean) / std
-            noise = random.standard_normal(normalised.shape)
-            mixed = math.sqrt(left) * normalised + math.sqrt(1.0 - left) * noise
-            pixels = np.rint(np.clip(mixed * std + mean, 0.0, 1.0) * 255.0)
-            images.append(Image.fromarray(pixels.astype(np.uint8)))
-        return tuple(images)
+        normalised = (np.asarray(image) / 255.0 - mean) / std
+        noise = random.standard_normal(normalised.shape)
+        mixed = math.sqrt(left) * normalised + math.sqrt(1.0 - left) * noise
+        pixels = np.rint(np.clip(mixed * std + mean, 0.0, 1.0) * 255.0)
+        return Image.fromarray(pixels.astype(np.uint8))

@@ -103,30 +103,32 @@ class AbstractFamily(ABC):
     def image_inputs(self, processor: ProcessorMixin, image: Image.Image) -> ImageInputs:
         """Pixel tensors and token count of one RGB image, at the processor's pixel budget."""
 
+    def views(self, processor: ProcessorMixin, inputs: ImageInputs) -> tuple[Image.Image, ...]:
+        """The image as the vision tower sees it, in 8 bit: whole, or its tiles and thumbnail."""
+        levels = self._grey(processor, self._planes(processor, inputs))
+        pixels = levels.round().clamp(0, 255).byte().movedim(1, -1).numpy()
+        return tuple(Image.fromarray(each) for each in pixels)
+
     @abstractmethod
-    def seen_size(self, processor: ProcessorMixin, size: tuple[int, int]) -> tuple[int, int]:
-        """Width and height that the processor resizes an image of `size` to.
-
-        An image of the result is not resized again, and fills as many tokens.
-        """
-
-    def seen(self, processor: ProcessorMixin, image: Image.Image) -> Image.Image:
-        """The image at the size at which the vision tower sees it, before any tiling."""
-        size = self.seen_size(processor, image.size)
-        resample = processor.image_processor.resample
-        return image if size == image.size else image.resize(size, resample)
+    def view_inputs(self, processor: ProcessorMixin, views: Sequence[Image.Image]) -> ImageInputs:
+        """Inverse of `views`: what the vision tower takes, with nothing resized or cut any more."""
 
     def grey_levels(self, processor: ProcessorMixin, inputs: ImageInputs) -> Tensor:
         """Pixels as the vision tower gets them, brought back to 0..255: ``[3, pixels]``."""
-        pixels = self._by_channel(inputs).double()
-        scale = processor.image_processor
-        mean, std = (torch.tensor(v).double()[:, None] for v in (scale.image_mean, scale.image_std))
-        return (pixels * std + mean) / scale.rescale_factor
+        planes = self._planes(processor, inputs)
+        return self._grey(processor, planes).transpose(0, 1).flatten(1)
 
-    def _by_channel(self, inputs: ImageInputs) -> Tensor:
-        """Normalised pixels ``[3, pixels]``."""
-        pixels = inputs.tensors["pixel_values"]  # [..., 3, height, width]
-        return pixels.flatten(0, -4).transpose(0, 1).flatten(1)
+    def _grey(self, processor: ProcessorMixin, planes: Tensor) -> Tensor:
+        scale = processor.image_processor
+        mean, std = (
+            torch.tensor(values).double()[:, None, None]
+            for values in (scale.image_mean, scale.image_std)
+        )
+        return (planes.double() * std + mean) / scale.rescale_factor
+
+    def _planes(self, processor: ProcessorMixin, inputs: ImageInputs) -> Tensor:
+        """Normalised pixels ``[views, 3, height, width]``."""
+        return inputs.tensors["pixel_values"].flatten(0, -4)
 
     def flat(self) -> AbstractFamily:
         """This family where images come as one flat list, as the published plain decoding has it.

@@ -9,7 +9,6 @@ import torch
 from PIL import Image
 from transformers import InternVLProcessor, PreTrainedModel, ProcessorMixin
 from transformers.modeling_outputs import BaseModelOutputWithPooling
-from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import get_optimal_tiled_canvas
 
 from focus.errors import InvalidValueError
 from focus.models.base import AbstractFamily, ImageBudget, ImageFeatures, ImageInputs, input_device
@@ -55,22 +54,18 @@ class InternVL(AbstractFamily):
         settings.max_patches = budget.max_tiles or settings.max_patches
         settings.crop_to_patches = settings.max_patches > 1
 
-    def seen_size(self, processor: ProcessorMixin, size: tuple[int, int]) -> tuple[int, int]:
-        # Noise of this size fills the tiles; the thumbnail is the same noise, shrunk.
-        settings, (width, height) = processor.image_processor, size
-        tile = settings.size["height"], settings.size["width"]
-        columns, rows = 1, 1
-        if self._tiles(processor) and settings.max_patches > 1:
-            columns, rows = get_optimal_tiled_canvas(
-                (height, width), tile, settings.min_patches, settings.max_patches
-            )
-        return columns * tile[1], rows * tile[0]
-
     def image_inputs(self, processor: ProcessorMixin, image: Image.Image) -> ImageInputs:
-        tensors = processor.image_processor(
-            image, crop_to_patches=self._tiles(processor), return_tensors="pt"
-        )
-        num_tiles = int(tensors["num_patches"][0])
+        tiled = self._tiles(processor)
+        return self._inputs(processor, [image], crop_to_patches=tiled)
+
+    def view_inputs(self, processor: ProcessorMixin, views: Sequence[Image.Image]) -> ImageInputs:
+        return self._inputs(processor, list(views), crop_to_patches=False, do_resize=False)
+
+    def _inputs(
+        self, processor: ProcessorMixin, images: list[Image.Image], **settings: bool
+    ) -> ImageInputs:
+        tensors = processor.image_processor(images, return_tensors="pt", **settings)
+        num_tiles = len(tensors["pixel_values"])
         return ImageInputs(
             tensors={"pixel_values": tensors["pixel_values"]},  # [tiles, 3, height, width]
             num_tokens=num_tiles * processor.image_seq_length,

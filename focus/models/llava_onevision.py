@@ -52,19 +52,25 @@ class LlavaOnevision(AbstractFamily):
                 accepted = f"left out for {self.name}, which gives every image one tile"
                 raise InvalidValueError(name, value, accepted)
 
-    def seen_size(self, processor: ProcessorMixin, size: tuple[int, int]) -> tuple[int, int]:
-        # Padded to a square before it is resized: the longer side fills the tile.
-        side, longest = processor.image_processor.size["height"], max(size)
-        width, height = (max(1, round(each * side / longest)) for each in size)
-        return width, height
-
     def flat(self) -> AbstractFamily:
         return LlavaOnevisionAnyRes()
 
     def image_inputs(self, processor: ProcessorMixin, image: Image.Image) -> ImageInputs:
+        return self._inputs(processor, image, partner=Image.new("RGB", (1, 1)))
+
+    def view_inputs(self, processor: ProcessorMixin, views: Sequence[Image.Image]) -> ImageInputs:
+        return self._inputs(processor, views[0], partner=views[0], do_resize=False)
+
+    def _inputs(
+        self,
+        processor: ProcessorMixin,
+        image: Image.Image,
+        *,
+        partner: Image.Image,
+        **settings: bool,
+    ) -> ImageInputs:
         # A nested list of at least two images selects multi-image mode; the second is thrown away.
-        partner = Image.new("RGB", (1, 1))
-        tensors = processor.image_processor([[image, partner]], return_tensors="pt")
+        tensors = processor.image_processor([[image, partner]], return_tensors="pt", **settings)
         return ImageInputs(
             tensors={
                 "pixel_values": tensors["pixel_values"][:1],  # [1, 1, 3, height, width]

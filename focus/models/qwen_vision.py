@@ -11,7 +11,6 @@ from PIL import Image
 from torch import Tensor
 from transformers import PreTrainedModel, ProcessorMixin
 from transformers.modeling_outputs import BaseModelOutputWithPooling
-from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize
 
 from focus.errors import InvalidValueError
 from focus.models.base import AbstractFamily, ImageBudget, ImageFeatures, ImageInputs, input_device
@@ -45,24 +44,27 @@ class AbstractQwenVision(AbstractFamily):
         own = processor.image_processor.size["longest_edge"]
         return replace(budget, max_pixels=min(budget.max_pixels or own, own))  # never more than own
 
-    def seen_size(self, processor: ProcessorMixin, size: tuple[int, int]) -> tuple[int, int]:
+    def _planes(self, processor: ProcessorMixin, inputs: ImageInputs) -> Tensor:
         settings = processor.image_processor
-        width, height = size
-        height, width = smart_resize(
-            height,
-            width,
-            factor=settings.patch_size * settings.merge_size,
-            min_pixels=settings.size["shortest_edge"],
-            max_pixels=settings.size["longest_edge"],
-        )
-        return width, height
+        _, rows, columns = (int(n) for n in inputs.tensors["image_grid_thw"][0])
+        merge, patch = settings.merge_size, settings.patch_size
+        # Patches stand in blocks that are merged later; a still image fills all frames of a patch.
+        blocks = inputs.tensors["pixel_values"].reshape(
+            rows // merge, columns // merge, merge, merge, 3, -1, patch, patch
+        )[:, :, :, :, :, 0]
+        plane = blocks.permute(4, 0, 2, 5, 1, 3, 6)
+        return plane.reshape(1, 3, rows * patch, columns * patch)
 
-    def _by_channel(self, inputs: ImageInputs) -> Tensor:
-        rows = inputs.tensors["pixel_values"]  # [patches, 3 * frames * patch * patch]
-        return rows.reshape(len(rows), 3, -1).transpose(0, 1).flatten(1)
+    def view_inputs(self, processor: ProcessorMixin, views: Sequence[Image.Image]) -> ImageInputs:
+        return self._inputs(processor, views[0], do_resize=False)
 
     def image_inputs(self, processor: ProcessorMixin, image: Image.Image) -> ImageInputs:
-        tensors = processor.image_processor(image, return_tensors="pt")
+        return self._inputs(processor, image)
+
+    def _inputs(
+        self, processor: ProcessorMixin, image: Image.Image, **settings: bool
+    ) -> ImageInputs:
+        tensors = processor.image_processor(image, return_tensors="pt", **settings)
         grid = tensors["image_grid_thw"]  # [1, 3]: patches in time, height, width
         placeholder = processor.replace_image_token({"image_grid_thw": grid}, 0)
         return ImageInputs(

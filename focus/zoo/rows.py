@@ -84,7 +84,10 @@ def row_logits(
 
 def vcd_logits(vlm: VisionLanguageModel, requests: Sequence[Request], strategy: Vcd) -> Tensor:
     """``[questions, vocabulary]`` of the row whose images are diffused."""
-    rows = [(request.question, strategy.diffused_images(vlm, request)) for request in requests]
+    rows = [
+        (request.question, [view for (view,) in strategy.diffused_views(vlm, request)])
+        for request in requests
+    ]
     return _logits(vlm, rows)
 
 
