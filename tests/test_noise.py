@@ -21,6 +21,7 @@ from focus.noise import (
     diffusion_alpha_bar,
     noise_generator,
     noise_image,
+    published_blend,
 )
 
 ALL = list(NOISE_TYPES)
@@ -247,3 +248,32 @@ def test_unusable_images_and_settings():
         noise_image("shot", picture(), rng, severity=6)
     with pytest.raises(InvalidValueError, match="scale=nan"):
         blend(picture(), picture(), scale=math.nan)
+
+
+def test_published_blends_mix_before_they_clip():
+    """Values by hand: one pixel, with the draws that the generator will give."""
+    image = Image.new("RGB", (1, 1), (0, 128, 255))
+    scale = 0.5
+    drawn = np.random.default_rng(3).standard_normal((1, 1, 3))
+    normalised = (np.array([0, 128, 255]) / 255 - IMAGENET_MEAN) / IMAGENET_STD
+    mixed = (0.5 * normalised + 0.5 * drawn) * IMAGENET_STD + IMAGENET_MEAN
+    expected = (np.clip(mixed, 0, 1) * 255).astype(np.uint8)
+    found = published_blend("imagenet+gaussian", image, np.random.default_rng(3), scale=scale)
+    assert np.asarray(found).tolist() == expected.tolist()
+
+
+def test_published_blends_end_at_the_image_and_at_the_noise():
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 30, 3), dtype=np.uint8)
+    image = Image.fromarray(pixels)
+    for name in ("imagenet+gaussian", "imagenet+uniform", "gaussian"):
+
+        def mixed(scale, name=name):
+            rng = np.random.default_rng(1)
+            return np.asarray(published_blend(name, image, rng, scale=scale)).astype(int)
+
+        noise = noise_image(name, image, np.random.default_rng(1))
+        assert (mixed(1.0) == np.asarray(noise)).all()
+        assert np.abs(mixed(0.0) - pixels).max() <= 1  # cut to 8 bit, not rounded
+        ours = np.asarray(blend(image, noise, scale=0.5)).astype(int)
+        apart = np.abs(mixed(0.5) - ours).max()
+        assert 20 < apart < 60 if name == "imagenet+gaussian" else apart <= 1

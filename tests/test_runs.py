@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -24,7 +25,9 @@ from experiments.config import (
 from experiments.evaluate import main
 from focus.benchmarks.base import Example
 from focus.benchmarks.embedded import IndexedQuestion
-from focus.decoding import Focus, Vanilla, official_settings
+from focus.benchmarks.mirb import MIRB
+from focus.benchmarks.muirbench import MuirBench
+from focus.decoding import Focus, GenerationSettings, Vanilla, official_settings
 from focus.errors import (
     BranchMemoryError,
     InvalidValueError,
@@ -34,7 +37,7 @@ from focus.errors import (
     UnknownNameError,
 )
 from focus.models import Checkpoint
-from focus.models.tiny import TinyModel
+from focus.models.tiny import TinyModel, build_tiny
 from focus.records import RecordFile, Shard
 
 TINY = ("model=tiny_internvl", "settings.max_new_tokens=1", "threads=1")
@@ -262,3 +265,20 @@ def test_plain_decoding_by_itself_is_the_one_that_was_asked_for(tmp_path):
         for path in tmp_path.glob("scenes_indexed-*/records.jsonl")
     }
     assert counts["vanilla_official"] > counts["vanilla"]
+
+
+def test_the_published_budget_squares_the_images_that_the_published_code_does(monkeypatch):
+    vlm = build_tiny("qwen2_5_vl")
+    settings = GenerationSettings(max_new_tokens=1)
+    benchmark = IndexedQuestion(size=1)
+    cell = evaluation.Cell(vlm, benchmark, Vanilla(), settings, "vanilla")
+    squared = replace(cell, vlm=replace(vlm, budget="published"))
+    tokens = {}
+    for size in (None, (48, 48)):
+        monkeypatch.setattr(IndexedQuestion, "published_size", size)
+        for each in (cell, squared):
+            record = evaluation.answer_example(each, benchmark[0])
+            tokens[size, record["budget"]] = record["image_tokens"]
+    assert tokens[(48, 48), "published"] == [9, 9]
+    assert all(found == [4, 4] for key, found in tokens.items() if key != ((48, 48), "published"))
+    assert MuirBench.published_size == MIRB.published_size == (512, 512)
