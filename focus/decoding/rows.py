@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import functools
+import math
 import time
 from collections.abc import Mapping
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -248,10 +250,17 @@ def _noise_level(vlm: VisionLanguageModel, branches: BranchedPrompt) -> dict[str
     noise = [inputs for content, inputs in branches.images.items() if content.kind == "noise"]
     if not noise:
         return {"noise_mean": None, "noise_std": None}
-    levels = torch.cat([vlm.family.grey_levels(vlm.processor, each) for each in noise], dim=1)
-    # The channels differ in their means; their deviation is that within a channel.
-    deviation = levels.var(dim=1, correction=0).mean().sqrt()
-    return {"noise_mean": round(float(levels.mean()), 2), "noise_std": round(float(deviation), 2)}
+    # One image at a time: photographs have millions of pixels.
+    means, variances = [], []
+    for inputs in noise:
+        levels = vlm.family.grey_levels(vlm.processor, inputs)
+        means.append(float(levels.mean()))
+        # The channels differ in their means; their deviation is that within a channel.
+        variances.append(float(levels.var(dim=1, correction=0).mean()))
+    return {
+        "noise_mean": round(fmean(means), 2),
+        "noise_std": round(math.sqrt(fmean(variances)), 2),
+    }
 
 
 def _check_kwargs(generate_kwargs: Mapping[str, Any]) -> None:

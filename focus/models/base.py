@@ -121,10 +121,9 @@ class AbstractFamily(ABC):
     def _grey(self, processor: ProcessorMixin, planes: Tensor) -> Tensor:
         scale = processor.image_processor
         mean, std = (
-            torch.tensor(values).double()[:, None, None]
-            for values in (scale.image_mean, scale.image_std)
+            torch.tensor(values)[:, None, None] for values in (scale.image_mean, scale.image_std)
         )
-        return (planes.double() * std + mean) / scale.rescale_factor
+        return (planes.float() * std + mean) / scale.rescale_factor
 
     def _planes(self, processor: ProcessorMixin, inputs: ImageInputs) -> Tensor:
         """Normalised pixels ``[views, 3, height, width]``."""
