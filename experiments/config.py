@@ -9,6 +9,7 @@ import re
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 
 from focus.errors import FocusError, InvalidValueError, UnknownNameError
+from focus.records import Shard
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
 
@@ -58,13 +60,22 @@ def build_settings(config: DictConfig, max_new_tokens: int) -> Any:
 
 
 def check_run(config: DictConfig) -> None:
-    """Checks the settings of an evaluation that no class of its own does, before anything loads.
+    """Checks the settings that commands share and no class does, before anything loads.
+
+    Settings that a command does not have are left out.
 
     Raises:
-        InvalidValueError: a number out of range, or a results folder that cannot be written to.
+        InvalidValueError: a number out of range, no such shard, or a results folder that cannot be
+            written to.
     """
-    check_positive(config, "limit", "threads", "orders", "noise_seeds")
-    check_results(config.results)
+    numbers = ("limit", "threads", "orders", "noise_seeds")
+    check_positive(config, *(name for name in numbers if name in config))
+    for name in ("skip_unavailable", "retry_failed"):
+        if not isinstance(config.get(name, False), bool):
+            raise InvalidValueError(name, config[name], "true or false")
+    Shard.parse(config.get("shard"))
+    if "results" in config:
+        check_results(config.results)
 
 
 def check_positive(config: DictConfig, *names: str) -> None:
@@ -106,6 +117,7 @@ def entry_point(config_name: str) -> Callable[[Callable[[DictConfig], None]], Ca
     def decorate(task: Callable[[DictConfig], None]) -> Callable[[], None]:
         def guarded(config: DictConfig) -> None:
             try:
+                check_run(config)
                 task(config)
             except FocusError as error:
                 several = HydraConfig.get().mode == RunMode.MULTIRUN
@@ -139,8 +151,13 @@ def check_command_line(config_name: str, module: str) -> None:
     problem = explain_experiment(name, arguments) or explain_overrides(config_name, arguments)
     if problem:
         _fail(problem)
-    if not any(argument in HYDRA_ANSWERS for argument in arguments):
-        print(f"{name}: starting", file=sys.stderr, flush=True)
+    if any(argument in HYDRA_ANSWERS for argument in arguments):
+        entry_point(config_name)(lambda _: None)()
+        sys.exit(0)
+    problem = explain_values(config_name, arguments)
+    if problem:
+        _fail(problem)
+    print(f"{name}: starting", file=sys.stderr, flush=True)
 
 
 #: Arguments that Hydra answers itself, with output that may be read by a program.
@@ -152,17 +169,34 @@ def explain_experiment(command: str, arguments: Sequence[str]) -> str | None:
 
     The first line of every experiment file is its command.
     """
+    known = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
     for argument in arguments:
-        key, _, option = argument.partition("=")
-        path = CONF / "experiment" / f"{option}.yaml"
-        if key.lstrip("+") != "experiment" or not path.is_file():
+        key, _, value = argument.partition("=")
+        if key.lstrip("+") != "experiment":
             continue
-        written = re.search(r"python -m experiments\.(\w+)", path.read_text(encoding="utf-8"))
-        if written and written[1] != command:
-            return (
-                f"experiment={option} is not one of experiments.{command}; run it with "
-                f"python -m experiments.{written[1]} experiment={option}"
-            )
+        patterns = re.split(r"[,\s]+", re.sub(r"\bglob\(|exclude=.*|[\[\]()'\"]", " ", value))
+        asked = [name for name in known if any(fnmatchcase(name, p) for p in patterns if p)]
+        for option in asked:
+            text = (CONF / "experiment" / f"{option}.yaml").read_text(encoding="utf-8")
+            written = re.search(r"python -m experiments\.(\w+)", text)
+            if written and written[1] != command:
+                return (
+                    f"experiment={option} is not one of experiments.{command}; run it with "
+                    f"python -m experiments.{written[1]} experiment={option}"
+                )
+    return None
+
+
+def explain_values(config_name: str, arguments: Sequence[str]) -> str | None:
+    """What `check_run` says to a command line; None where it accepts it, or each job of a grid is
+    to be asked by itself."""
+    overrides = [a for a in arguments if "=" in a and not a.startswith(("-", "hydra"))]
+    try:
+        check_run(compose_config(config_name, overrides))
+    except InvalidValueError as error:
+        return f"{type(error).__name__}: {error}"
+    except (HydraException, OmegaConfBaseException):
+        pass
     return None
 
 

@@ -24,7 +24,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from analysis.figures import accuracy_figure, save_figure
 from analysis.tables import BASELINE, length_note, power_note, summary_table
-from experiments.config import CONF, build, build_settings, check_run, entry_point, plain
+from experiments.config import CONF, build, build_settings, entry_point, plain
 from experiments.evaluation import (
     Cell,
     evaluate_cell,
@@ -55,7 +55,6 @@ _loaded: dict[str, VisionLanguageModel] = {}
 @entry_point("config")
 def main(config: DictConfig) -> None:
     """Runs the cell that the configuration describes."""
-    check_run(config)
     set_threads(config.threads)
     started = time.perf_counter()
     shard = Shard.parse(config.shard)
@@ -97,6 +96,8 @@ def main(config: DictConfig) -> None:
         cell = Cell(vlm, benchmark, strategy, settings, strategy.name)
         return variants(cell, orders=config.orders, noise_seeds=config.noise_seeds)
 
+    asked = {key: config[key] for key in ("limit", "orders", "noise_seeds")}
+    opening: dict[str, Any] = {"shard": shard, "retry_failed": config.retry_failed}
     plain_cells = [] if baseline is None else cells(build(baseline))
     own_cells = [] if decoding.name == BASELINE else cells(decoding)
     with progress_bars(console) as progress:
@@ -104,19 +105,19 @@ def main(config: DictConfig) -> None:
         if plain_cells:
             shared = {**determining, "decoding": plain(cast(DictConfig, baseline))}
             folder = root / PLAIN / f"{benchmark.name}-{vlm.name}-{digest(identity(shared))[:8]}"
-            with RecordFile(folder, shared, shard=shard, wait=True) as records:
+            with RecordFile(folder, shared, wait=True, **opening) as records:
                 for cell in plain_cells:
                     evaluate_cell(cell, records, progress, limit=config.limit)
                 known = list(records.records)
-                records.finish(facts, limit=config.limit)
+                records.finish(facts, asked=asked)
         folder = root / f"{benchmark.name}-{vlm.name}-{suffix}"
-        with RecordFile(folder, determining, shard=shard) as records:
+        with RecordFile(folder, determining, **opening) as records:
             (records.folder / UNAVAILABLE).unlink(missing_ok=True)
             take_over(known, plain_cells, records, limit=config.limit)
             for cell in own_cells:
                 evaluate_cell(cell, records, progress, limit=config.limit)
             facts |= {"seconds": round(time.perf_counter() - started, 1), **peak_memory()}
-            complete = records.finish(facts, limit=config.limit)
+            complete = records.finish(facts, asked=asked)
     if not complete:
         console.print(f"shard {shard} is done; others are not: {records.folder}", soft_wrap=True)
         return

@@ -142,11 +142,17 @@ def evaluate_cell(
     mine = [index for index in range(total) if records.shard is None or index in records.shard]
     task = progress.add_task(cell.title, total=len(mine))
     failures: list[str] = []
+    earlier = {  # of sessions before this one; a second call is no way past the limit
+        record["index"]: record["error"]
+        for record in records.records
+        if record.get("error") and cell.labels.items() <= record.items()
+    }
     for done, index in enumerate(mine, start=1):
         record = answered(cell, index, labels, records)
         if record is not None:
             records.append(record)
-            failures += [record["error"]] if record["error"] else []
+        error = earlier.get(index) if record is None else record["error"]
+        failures += [error] if error else []
         if len(failures) > MOST_FAILED * max(done, FEWEST):
             raise TooManyFailuresError(_failures(cell, failures, done))
         progress.advance(task)
@@ -182,7 +188,8 @@ def _failures(cell: Cell, errors: Sequence[str], asked: int) -> str:
     counted = ", ".join(f"{count} x {kind}" for kind, count in kinds.most_common())
     return (
         f"{len(errors)} of {asked} questions of {cell.title} could not be processed ({counted}), "
-        f"more than {MOST_FAILED:.0%}; the first: {errors[0]} (all are in the records)"
+        f"more than {MOST_FAILED:.0%}; the first: {errors[0]} (all are in the records; "
+        "retry_failed=true asks these questions again)"
     )
 
 

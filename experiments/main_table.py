@@ -113,13 +113,19 @@ def grid() -> list[tuple[str, tuple[str, str]]]:
 def read_cell(folder: Path) -> Found | None:
     """What a folder holds: results, a note of what was missing, a run not finished, or nothing."""
     run, note = folder / "run.json", folder / UNAVAILABLE
+    files = sorted(folder.glob("records*.jsonl"))  # several where shards are not merged yet
     records = [
         record
-        for record in read_records(folder / "records.jsonl")
+        for path in files
+        for record in read_records(path)
         if record["decoding"] in (BASELINE, OURS)
     ]
     ids = [{r["id"] for r in records if r["decoding"] == name} for name in (BASELINE, OURS)]
-    ended = run.is_file() and "sessions" in json.loads(run.read_text(encoding="utf-8"))
+    ended = (
+        files == [folder / "records.jsonl"]
+        and run.is_file()
+        and "sessions" in json.loads(run.read_text(encoding="utf-8"))
+    )
     if ended and records and ids[0] == ids[1]:
         return _found(cell_rows(records), folder)
     if note.is_file():

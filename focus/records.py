@@ -12,6 +12,7 @@ import gzip
 import hashlib
 import json
 import os
+import platform
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -97,11 +98,13 @@ class RecordFile:
             own, and the last one to finish merges all into the file that one process would have
             written.
         wait: wait for a process that holds the file, instead of refusing.
+        retry_failed: forget this process's records of questions that could not be processed.
 
     Raises:
         RecordsConflictError: the folder belongs to another configuration (the message shows the
             difference) or is divided otherwise, or a line in the middle of the file is damaged.
-        RecordsLockedError: another process is writing this file.
+        RecordsLockedError: another process is writing this file, or is at all the questions of
+            which this is a shard; the message says which process.
     """
 
     def __init__(
@@ -111,28 +114,28 @@ class RecordFile:
         *,
         shard: Shard | None = None,
         wait: bool = False,
+        retry_failed: bool = False,
     ) -> None:
         self.folder, self.shard = Path(folder), shard
+        self._settings = dict(config)
         self.folder.mkdir(parents=True, exist_ok=True)
         self.path = self.folder / (shard.file_name if shard else RECORDS)
         self.config_hash = digest(identity(config))
-        self._lock = FileLock(f"{self.path}.lock")
+        self._lock = self._acquired(self.path, wait=wait)
         try:
-            self._lock.acquire(timeout=-1 if wait else 0)
-        except Timeout:
-            raise RecordsLockedError(
-                f"another process is writing {self.path}; wait for it, or let several processes "
-                "share the questions: shard=0/2 in one, shard=1/2 in the other"
-            ) from None
-        try:
-            self._begin(dict(config))
-            _drop_torn_line(self.path)
-            self.records = [*self._merged(), *read_records(self.path)]
+            with self._folder_lock():
+                if shard:  # a process at all the questions would answer those of this shard, too
+                    self._acquired(self.folder / RECORDS).release()
+                self._begin()
+                _drop_torn_line(self.path)
+                if retry_failed:
+                    self._forget_failed()
+                self.records = _each_once([*self._merged(), *read_records(self.path)])
+                self._file = self.path.open("a", encoding="utf-8")
         except BaseException:
             self._lock.release()
             raise
         self._keys = {_key(record) for record in self.records}
-        self._file = self.path.open("a", encoding="utf-8")
 
     def __contains__(self, record: Mapping[str, Any]) -> bool:
         return _key(record) in self._keys
@@ -155,33 +158,34 @@ class RecordFile:
         self._file.close()
         self._lock.release()
 
-    def finish(self, facts: Record, *, limit: int | None = None) -> bool:
+    def finish(self, facts: Record, *, asked: Record | None = None) -> bool:
         """Adds facts about the finished run (seconds, peak memory) to the run record.
 
         They are one entry per session, since an interrupted run is finished by a later one. The
         last shard to finish merges all of them; `records` then holds those of the whole run.
 
         Args:
-            facts: about this session.
-            limit: how many questions were asked for, at most; shards of one number go together.
+            facts: about this session, beside its settings.
+            asked: what the answers were limited to; shards that were asked the same go together.
 
         Returns:
             Whether the run is complete; False while other shards are not.
         """
-        with FileLock(self.folder / "run.json.lock"):
-            path = self.folder / "run.json"
-            run = json.loads(path.read_text(encoding="utf-8"))
+        with self._folder_lock():
+            run = self._read_run()
             name = {"shard": str(self.shard)} if self.shard else {}
-            run.setdefault("sessions", []).append({**name, **facts})
+            session = {**name, "settings": self._settings, **facts}
+            run.setdefault("sessions", []).append(session)
             complete = True
             if self.shard:
                 finished = run.setdefault("shards_done", {})
-                done = {*finished.get(str(limit), ()), str(self.shard)}
-                finished[str(limit)] = sorted(done)
+                work = json.dumps(asked or {}, sort_keys=True)
+                done = {*finished.get(work, ()), str(self.shard)}
+                finished[work] = sorted(done)
                 complete = len(done) == self.shard.count
                 if complete:
                     self._merge()
-            _write_json(path, run)
+            _write_json(self._run_path, run)
         return complete
 
     def __enter__(self) -> RecordFile:
@@ -195,23 +199,48 @@ class RecordFile:
     ) -> None:
         self.close()
 
-    def _begin(self, config: dict[str, Any]) -> None:
-        run_path = self.folder / "run.json"
-        merged = self.folder / RECORDS
-        with FileLock(self.folder / "run.json.lock"):
-            if run_path.exists():
-                known = json.loads(run_path.read_text(encoding="utf-8"))["config"]
-                if identity(known) != identity(config):
-                    raise RecordsConflictError(
-                        f"{self.folder} holds records of another configuration; choose another "
-                        "folder or remove it. Differences (there -> here): "
-                        f"{_differences(identity(known), identity(config))}"
-                    )
-            elif merged.exists() and merged.stat().st_size:
-                raise RecordsConflictError(f"{merged} has records but no run.json says of what run")
-            else:
-                run = {"config": config, "config_hash": self.config_hash, **environment()}
-                _write_json(run_path, run)
+    @property
+    def _run_path(self) -> Path:
+        return self.folder / "run.json"
+
+    def _read_run(self) -> Record:
+        run: Record = json.loads(self._run_path.read_text(encoding="utf-8"))
+        return run
+
+    def _folder_lock(self) -> FileLock:
+        """Held for a moment by whoever opens, finishes or merges records of this folder."""
+        return FileLock(self.folder / "run.json.lock")
+
+    def _acquired(self, path: Path, *, wait: bool = False) -> FileLock:
+        """Lock of a file of records; the system frees it when its process ends, however it does."""
+        lock = FileLock(f"{path}.lock")
+        try:
+            lock.acquire(timeout=-1 if wait else 0)
+        except Timeout:
+            writers = self._read_run().get("writers", {}) if self._run_path.exists() else {}
+            raise RecordsLockedError(
+                f"{writers.get(path.name, 'another process')} is writing {path}; wait for it, or "
+                "let several processes share the questions: shard=0/2 in one, shard=1/2 in the "
+                "other"
+            ) from None
+        return lock
+
+    def _begin(self) -> None:
+        """Checks that this process may write here, and notes that it does."""
+        config, merged = self._settings, self.folder / RECORDS
+        if self._run_path.exists():
+            run = self._read_run()
+            known = run["config"]
+            if identity(known) != identity(config):
+                raise RecordsConflictError(
+                    f"{self.folder} holds records of another configuration; choose another "
+                    "folder or remove it. Differences (there -> here): "
+                    f"{_differences(identity(known), identity(config))}"
+                )
+        elif merged.exists() and merged.stat().st_size:
+            raise RecordsConflictError(f"{merged} has records but no run.json says of what run")
+        else:
+            run = {"config": config, "config_hash": self.config_hash, **environment()}
         count = self.shard.count if self.shard else None
         for path in self.folder.glob("records-*-of-*.jsonl"):
             if path.stem.rpartition("-")[2] != str(count):
@@ -219,6 +248,24 @@ class RecordFile:
                     f"{self.folder} is divided into shards ({path.name}); finish them with "
                     f"shard=0/{path.stem.rpartition('-')[2]} and so on, or remove those files"
                 )
+        process = f"process {os.getpid()} on {platform.node()}"
+        run.setdefault("writers", {})[self.path.name] = process
+        # At work again: others must not merge, and with it remove, a file that is being written.
+        done = run.get("shards_done", {}).items()
+        run["shards_done"] = {w: [s for s in names if s != str(self.shard)] for w, names in done}
+        _write_json(self._run_path, run)
+
+    def _forget_failed(self) -> None:
+        """Drops the records with an error that this process would have written."""
+        for path in {self.path, self.folder / RECORDS}:
+            records = list(read_records(path))
+            kept = [
+                record
+                for record in records
+                if not record.get("error") or (self.shard and record["index"] not in self.shard)
+            ]
+            if len(kept) < len(records):
+                _write_records(path, kept)
 
     def _merged(self) -> Iterator[Record]:
         """Records of the whole run, where this is a shard of one that was merged before."""
@@ -231,18 +278,29 @@ class RecordFile:
         shards = [Shard(k, self.shard.count) for k in range(self.shard.count)]
         paths = [self.folder / shard.file_name for shard in shards]
         files = (self.folder / RECORDS, *paths)
-        records = [record for path in files for record in read_records(path)]
+        # Once each: an earlier merge may have been interrupted before it removed the shards.
+        records = _each_once([record for path in files for record in read_records(path)])
         cells: dict[tuple[Any, ...], int] = {}
         for record in records:  # a cell of few questions may miss some shards, but not the first
             cells.setdefault(_key(record, without="id"), len(cells))
         records.sort(key=lambda record: (cells[_key(record, without="id")], record["index"]))
-        partial = self.folder / f"{RECORDS}.part"
-        lines = (json.dumps(record, ensure_ascii=False) + "\n" for record in records)
-        partial.write_text("".join(lines), encoding="utf-8")
-        partial.replace(self.folder / RECORDS)
+        _write_records(self.folder / RECORDS, records)
         for path in paths:
             path.unlink(missing_ok=True)
         self.records = records
+
+
+def _each_once(records: list[Record]) -> list[Record]:
+    """The first record of every key."""
+    return list({_key(record): record for record in reversed(records)}.values())[::-1]
+
+
+def _write_records(path: Path, records: list[Record]) -> None:
+    """Replaces a file of records at once."""
+    partial = path.with_name(f"{path.name}.part")
+    lines = (json.dumps(record, ensure_ascii=False) + "\n" for record in records)
+    partial.write_text("".join(lines), encoding="utf-8")
+    partial.replace(path)
 
 
 def _drop_torn_line(path: Path) -> None:
@@ -257,7 +315,7 @@ def _drop_torn_line(path: Path) -> None:
 
 def read_records(path: str | os.PathLike[str]) -> Iterator[Record]:
     """Records of a file, gzipped if its name ends in ``.gz``, in the order of writing; none if
-    there is no file.
+    there is no file. A last line that is not finished is left out.
 
     Raises:
         RecordsConflictError: a line is not JSON.
@@ -271,6 +329,8 @@ def read_records(path: str | os.PathLike[str]) -> Iterator[Record]:
             try:
                 yield json.loads(line)
             except json.JSONDecodeError as error:
+                if not line.endswith("\n"):
+                    return  # cut off, or being written at this moment
                 raise RecordsConflictError(f"{path}, line {number} is damaged: {error}") from error
 
 
