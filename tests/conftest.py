@@ -95,3 +95,12 @@ def transformers_log() -> Iterator[list[str]]:
     logging.getLogger("transformers").addHandler(handler)
     yield messages
     logging.getLogger("transformers").removeHandler(handler)
+
+
+@pytest.fixture(autouse=True)
+def streams_stay_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hydra's logging set-up closes all handlers, and absl's (of rouge_score) closes its stream.
+
+    That stream is pytest's own where a test captures what a command prints.
+    """
+    monkeypatch.setattr(logging, "shutdown", lambda *_: None)
