@@ -194,7 +194,7 @@ def test_training_computes_what_decoding_computes(built, family, tmp_path):
 
 def test_branches_of_the_report_are_those_of_the_method(exported):
     """The quick evaluation must combine the same rows as `Focus` does."""
-    vlm = Checkpoint("m", str(exported[0]), device="cpu").load()
+    vlm = Checkpoint("m", str(exported[0]), dtype="float32", device="cpu").load()
     (example,) = IndexedQuestion(size=1, num_images=3)
     decoded = Focus(alpha=0.7).decode(
         vlm,
@@ -533,7 +533,7 @@ def test_the_card_says_how_much_masking_and_abstention_a_model_saw(exported):
 
 def test_answers_on_a_card_are_those_of_the_method(exported, monkeypatch):
     """Marks of both readings against `Focus.decode`, at weights that change answers."""
-    vlm = Checkpoint("m", str(exported[0]), device="cpu").load()
+    vlm = Checkpoint("m", str(exported[0]), dtype="float32", device="cpu").load()
     benchmark = IndexedQuestion(size=12, num_images=3)
     monkeypatch.setattr(evaluation, "suite", lambda *_: [(benchmark, True)])
 
