@@ -26,6 +26,7 @@ from experiments.config import build, check_positive, check_results, entry_point
 from experiments.evaluation import progress_bars, request_of, set_threads
 from focus import doctor
 from focus.benchmarks import AbstractBenchmark, Example
+from focus.benchmarks.hub import AbstractHubBenchmark
 from focus.decoding import Request
 from focus.doctor import Check, attempt
 from focus.errors import DatasetUnavailableError
@@ -42,14 +43,16 @@ def main(config: DictConfig) -> None:
     console = Console(width=100, highlight=False)
     benchmark: AbstractBenchmark = build(config.benchmark)
     vlm = build(config.model).load()
-    folder = Path(config.results) / f"{vlm.name}-{benchmark.name}"
-    folder.mkdir(parents=True, exist_ok=True)
+    asked_for, note = benchmark, ""
     try:
         questions = len(benchmark)
     except DatasetUnavailableError as error:
-        console.print(f"{error}\nThe questions are embedded ones instead.", soft_wrap=True)
+        console.print(str(error), soft_wrap=True)
         benchmark = build(config.embedded)
-        questions = len(benchmark)
+        questions = stated_questions(asked_for) or len(benchmark)
+        note = f"{asked_for.name} is not here: the questions below are those of {benchmark.name}"
+    folder = Path(config.results) / f"{vlm.name}-{benchmark.name}"
+    folder.mkdir(parents=True, exist_ok=True)
     examples = two_images(benchmark)
     requests = [asked(benchmark, example) for example in examples]
     checks: list[Check] = []
@@ -75,8 +78,13 @@ def main(config: DictConfig) -> None:
     verdict = doctor.verdict(checks)
     with (folder / "doctor.txt").open("w", encoding="utf-8") as file:
         for each in (console, Console(file=file, width=100, highlight=False)):
-            show(each, checks, verdict)
-    findings = {"verdict": verdict, "checks": [asdict(check) for check in checks]}
+            show(each, checks, verdict, note)
+    findings = {
+        "benchmark": benchmark.name,
+        "asked_for": asked_for.name,
+        "verdict": verdict,
+        "checks": [asdict(check) for check in checks],
+    }
     text = json.dumps(findings, indent=2, ensure_ascii=False)
     (folder / "doctor.json").write_text(text + "\n", encoding="utf-8")
     console.print(f"doctor.txt and doctor.json: {folder}", soft_wrap=True)
@@ -84,8 +92,10 @@ def main(config: DictConfig) -> None:
         sys.exit(1)
 
 
-def show(console: Console, checks: list[Check], verdict: str) -> None:
+def show(console: Console, checks: list[Check], verdict: str, note: str = "") -> None:
     """One block per check, then the verdict."""
+    if note:
+        console.print(note, style="yellow", soft_wrap=True)
     for check in checks:
         colour = COLOURS[check.status]
         console.print(f"[{colour}]{check.status:<5}[/{colour}] [bold]{check.name}[/bold]")
@@ -97,6 +107,14 @@ def show(console: Console, checks: list[Check], verdict: str) -> None:
 def asked(benchmark: AbstractBenchmark, example: Example) -> Request:
     """What a strategy is asked, as in an evaluation."""
     return request_of(benchmark.name, example)
+
+
+def stated_questions(benchmark: AbstractBenchmark) -> int | None:
+    """Questions of the whole split, as its source states them; None where it does not."""
+    if not isinstance(benchmark, AbstractHubBenchmark):
+        return None
+    rows = benchmark.source.size.get(benchmark.split)
+    return rows and rows * benchmark.questions_per_row
 
 
 def two_images(benchmark: AbstractBenchmark, count: int = 2) -> list[Example]:

@@ -17,6 +17,7 @@ from focus import doctor
 from focus.benchmarks.embedded import IndexedQuestion
 from focus.decoding import Request
 from focus.doctor import Check, attempt, verdict
+from focus.doctor.behaviour import naming
 from focus.models.internvl import InternVL
 from focus.models.tiny import build_tiny
 
@@ -93,6 +94,59 @@ def test_the_prompt_is_shown_with_its_images(vlm, images):
     shown = [line.rpartition("]")[2].strip() for line in lines if "]  image " in line]
     assert [line.partition(":")[0] for line in shown] == ["image 1", "image 2"]
     assert any("which is red ?" in line for line in lines)
+
+
+def test_a_checkpoint_row_is_never_that_of_another_budget():
+    vlm = build_tiny("internvl")
+    vlm.family.set_budget(vlm.processor, vlm.family.named_budget(vlm.processor, "compact"))
+    tokens = doctor.budgets(replace(vlm, budget="compact")).data["tokens"]
+    assert tokens == {"compact": dict.fromkeys(tokens["compact"], 4)}
+
+
+def test_a_capitalised_answer_names_its_candidate():
+    tokenizer = focus.load("embedded:internvl-answering").processor.tokenizer
+
+    class Capitals:  # every text is a token of its own
+        known = ("red", "Red", "blue", "Blue", "RED", "BLUE")
+
+        def encode(self, text, **kwargs):
+            return [self.known.index(text.strip())] if text.strip() in self.known else []
+
+        def decode(self, ids):
+            return self.known[ids[0]]
+
+    assert naming(Capitals(), ["red", "blue"])[1] == "red"
+    assert naming(Capitals(), ["red", "blue"])[3] == "blue"
+    (token,) = tokenizer.encode("red", add_special_tokens=False)
+    assert naming(tokenizer, ["red", "blue"])[token] == "red"
+    assert naming(Capitals(), ["red", "Red"]) == {0: "red"}  # "Red" may be either
+
+
+def test_no_gain_is_promised_where_no_branch_knows_or_none_can_be_read():
+    other = {"right": 0.0, "own": 0.0, "wrong": 0.0, "other": 1.0}
+    data = {"plain": 0.2, "leakage": 0.3, "n": 50, "focus": 0.2, "off_target": other}
+    lost = {**data, "on_target": other, "on_target_ranks_right": 0.2}
+    said = verdict([Check("behaviour", "ok", (), data=lost)])
+    assert said.startswith("runs; on-target branches are right in only 20%")
+    talkative = {**lost, "on_target_ranks_right": 0.9}
+    said = verdict([Check("behaviour", "ok", (), data=talkative)])
+    assert "is open" in said
+    assert "plain 0.20, FOCUS 0.20" in said
+
+
+def test_questions_of_another_benchmark_are_named(tmp_path, monkeypatch):
+    for name in ("shared_is_naive", "plain_is_generate", "behaviour"):
+        monkeypatch.setattr(doctor, name, lambda *args, **kw: Check("cheap", "ok", ()))
+    counted = []
+    monkeypatch.setattr(
+        doctor, "cost", lambda *args, questions: counted.append(questions) or Check("c", "ok", ())
+    )
+    settings = ("model=tiny_internvl", "benchmark=muirbench", "benchmark.offline=true", "size=1")
+    call(command.main, *settings, f"results={tmp_path}", folder=tmp_path)
+    folder = tmp_path / "tiny-internvl-scenes_indexed"
+    assert json.loads((folder / "doctor.json").read_text())["asked_for"] == "muirbench"
+    assert "muirbench is not here" in (folder / "doctor.txt").read_text()
+    assert counted == [2600]
 
 
 def test_without_labels_the_verdict_is_open():

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -32,10 +33,10 @@ def behaviour(
 ) -> Check:
     """What each kind of row says first, on some questions about several images.
 
-    A branch is on target where the question names its image. Of an off-target branch that names a
-    candidate: ``own``, what is true of its own image (the truths of the question say), ``right`` or
-    another one; ``other``: it names none (abstains, or starts a sentence). Without targets and
-    truths only what needs no labels is told.
+    A branch is on target where the question names its image. Of a branch that names a candidate:
+    ``right``, ``own``, what is true of its own image (the truths of the question say), or
+    ``wrong``; ``other``: it names none (abstains, or starts a sentence). Without targets and truths
+    only what needs no labels is told.
 
     Args:
         benchmark: in any order of its questions; those about one image are passed over.
@@ -45,10 +46,11 @@ def behaviour(
     """
     settings = GenerationSettings(max_new_tokens=benchmark.max_new_tokens)
     counts: dict[str, Counter[str]] = {"on_target": Counter(), "off_target": Counter()}
-    free: Counter[str] = Counter()
+    ranked: Counter[str] = Counter()
     others: Counter[int] = Counter()
     hits: Counter[str] = Counter()
     references: Counter[str] = Counter()
+    sizes: Counter[tuple[tuple[int, int], int]] = Counter()
     moved: list[float] = []
     entropies: list[float] = []
     agreeing: list[float] = []
@@ -60,6 +62,7 @@ def behaviour(
         reference, branches = rows[0], rows[1:]
         tokens = first_tokens(vlm.processor.tokenizer, example.choices)
         hits["questions"] += 1
+        sizes[example.images[0].size, plain.image_tokens[0]] += 1
         score = benchmark.score(plain.text, example.reference)
         hits["plain"] += score.correct
         hits["traceable"] += bool(example.distractors)
@@ -74,10 +77,39 @@ def behaviour(
             hits["ranked"] += 1
             hits["best_branch"] += example.answer in said
             agreeing.append(max(Counter(said).values()) / len(said))
-        _count(example, branches, tokens, counts, free, others)
+        _count(
+            example,
+            branches,
+            tokens,
+            counts,
+            ranked,
+            others,
+            naming(vlm.processor.tokenizer, example.choices),
+        )
         progress()
     words = [(vlm.processor.tokenizer.decode([k]).strip(), n) for k, n in others.most_common(1)]
-    return _finding(benchmark, counts, free, words, hits, references, moved, entropies, agreeing)
+    check = _finding(benchmark, counts, ranked, words, hits, references, moved, entropies, agreeing)
+    shown = [
+        f"images of {width}x{height} pixels fill {tokens} tokens each"
+        for ((width, height), tokens), _ in sizes.most_common(1)
+    ]
+    return replace(check, lines=(*check.lines[:1], *shown, *check.lines[1:]))
+
+
+def naming(tokenizer: Any, choices: Sequence[str]) -> dict[int, str]:
+    """The choice that each first token names, as written or capitalised, with a space or without.
+
+    Chat models say "Red" where the choice is "red". Tokens with which several choices begin name
+    none.
+    """
+    named: dict[int, set[str]] = {}
+    for choice in choices:
+        for written in {choice, choice.capitalize(), choice.upper()}:
+            for text in (written, f" {written}"):
+                ids = tokenizer.encode(text, add_special_tokens=False)
+                if ids and tokenizer.decode(ids[:1]).strip():  # not a lone space
+                    named.setdefault(ids[0], set()).add(choice)
+    return {token: found.pop() for token, found in named.items() if len(found) == 1}
 
 
 def _several(benchmark: AbstractBenchmark, size: int) -> list[Example]:
@@ -96,8 +128,9 @@ def _count(
     branches: Tensor,
     tokens: Sequence[int],
     counts: dict[str, Counter[str]],
-    free: Counter[str],
+    ranked: Counter[str],
     others: Counter[int],
+    names: Mapping[int, str],
 ) -> None:
     """Adds what the branches of one question say, where it is known what they should."""
     target, attribute = example.targets[:1], example.metadata.get("attribute")
@@ -110,7 +143,7 @@ def _count(
         kind = "on_target" if k == target[0] else "off_target"
         counts[kind]["total"] += 1
         best = int(row.argmax())
-        named = example.choices[list(tokens).index(best)] if best in tokens else None
+        named = names.get(best)
         if named is None:
             counts[kind]["other"] += 1
             others[best] += kind == "off_target"
@@ -120,9 +153,9 @@ def _count(
             counts[kind]["own"] += 1
         else:
             counts[kind]["wrong"] += 1
-        if kind == "off_target":
-            ranked = example.choices[int(row[list(tokens)].argmax())]
-            free["own" if ranked == own[k] else "not own"] += 1
+        first = example.choices[int(row[list(tokens)].argmax())]
+        expected = example.answer if kind == "on_target" else own[k]
+        ranked[kind] += first == expected
 
 
 def _finding(
@@ -173,13 +206,18 @@ def _finding(
         if total:
             names = ("right", "own", "wrong", "other")
             data[kind] = {name: count[name] / total for name in names}
-            shown = ", ".join(f"{name} {count[name] / total:.2f}" for name in names)
+            shown = ", ".join(f"{name} {_rate(count[name], total)}" for name in names)
             lines.append(f"{kind.replace('_', '-')} branches say first (n = {total}): {shown}")
     for said, times in others:
         lines.append(f"of the off-target branches that name no candidate, {times} say {said!r}")
-    if ranked:
-        data["off_target_ranks_own"] = ranked["own"] / ranked.total()
-        lines.append(f"among the candidates they rank their own {data['off_target_ranks_own']:.2f}")
+    on, off = counts["on_target"]["total"], counts["off_target"]["total"]
+    if on and off:
+        data["on_target_ranks_right"] = ranked["on_target"] / on
+        data["off_target_ranks_own"] = ranked["off_target"] / off
+        lines.append(
+            f"among the candidates: on target right {_rate(ranked['on_target'], on)}, off target "
+            f"own {_rate(ranked['off_target'], off)}"
+        )
     return Check("behaviour", "ok", tuple(lines), data=data)
 
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import torch
 from PIL import Image
+from transformers import ProcessorMixin
 
 from focus.decoding.base import GenerationSettings, Request
 from focus.decoding.focus import Focus
@@ -16,7 +17,6 @@ from focus.doctor.report import Check
 from focus.environment import peak_memory
 from focus.errors import BranchMemoryError, ContextLengthError
 from focus.images import IMAGE_PLACEHOLDER
-from focus.models.base import BUDGETS
 from focus.models.loading import VisionLanguageModel
 
 SIZES = ((512, 512), (640, 480), (1024, 683), (1920, 1080))
@@ -25,40 +25,49 @@ TEXT = 512
 
 
 def budgets(vlm: VisionLanguageModel) -> Check:
-    """Tokens that a photograph fills under each named budget, and how many the context holds.
+    """Tokens that a photograph fills under the budget in use, and how many the context holds.
+
+    Beside it ``compact``, where the processor still has the checkpoint's own limits.
 
     ``published`` is ``checkpoint`` but for images that a benchmark squares to 512 x 512.
     """
     context = vlm.family.context_length(vlm.model)
-    table: dict[str, dict[str, int]] = {}
-    for name in BUDGETS:
-        if name == "published":
-            continue
+    own = "checkpoint" if vlm.budget == "published" else vlm.budget  # the same but for squaring
+    table = {own: _tokens(vlm, vlm.processor)}
+    if own == "checkpoint":
         processor = copy.copy(vlm.processor)
         processor.image_processor = copy.deepcopy(vlm.processor.image_processor)
-        if name != vlm.budget:
-            vlm.family.set_budget(processor, vlm.family.named_budget(processor, name))
-        table[name] = {
-            f"{width}x{height}": vlm.family.image_inputs(
-                processor, Image.new("RGB", (width, height))
-            ).num_tokens
-            for width, height in SIZES
-        }
-    lines = [f"  {'':<12}" + "".join(f"{size:>12}" for size in table["compact"])]
+        vlm.family.set_budget(processor, vlm.family.named_budget(processor, "compact"))
+        table["compact"] = _tokens(vlm, processor)
+    sizes = [f"{width}x{height}" for width, height in SIZES]
+    lines = [f"  {'':<12}" + "".join(f"{size:>12}" for size in sizes)]
     lines += [
         f"  {name:<12}" + "".join(f"{tokens:>12}" for tokens in row.values())
         for name, row in table.items()
     ]
-    most = max(table["checkpoint"].values())
+    if own != "checkpoint":  # loading has overwritten the processor's own limits
+        lines.append("  for the checkpoint's own: model.budget=checkpoint")
+    most = max(table[own].values())
     fit = max(0, (context - TEXT) // most)
     lines.append(
         f"context {context} tokens: {fit} images of the largest size, {TEXT} left for text"
     )
     data = {"tokens": table, "context": context, "largest_that_fit": fit}
     if fit < 8:
-        advice = "fewer than eight large photographs fit: model.budget=compact, or smaller images"
+        smaller = (
+            "model.budget=compact, or smaller images" if own == "checkpoint" else "use smaller"
+        )
+        advice = f"fewer than eight large photographs fit: {smaller}"
         return Check("image tokens", "warn", tuple(lines), advice, data)
     return Check("image tokens", "ok", tuple(lines), data=data)
+
+
+def _tokens(vlm: VisionLanguageModel, processor: ProcessorMixin) -> dict[str, int]:
+    inputs = vlm.family.image_inputs
+    return {
+        f"{width}x{height}": inputs(processor, Image.new("RGB", (width, height))).num_tokens
+        for width, height in SIZES
+    }
 
 
 def cost(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -46,28 +46,47 @@ def verdict(checks: Sequence[Check]) -> str:
     """One line out of all checks.
 
     A failed check decides. Else the behaviour of the branches does, as measured on embedded models
-    (docs/results.md): the published sum adds up votes, and an off-target branch must not vote for
-    what it sees. It gains where such branches abstain or do not commit themselves, and not where
-    they answer from their own images; where they abstain in words, those words may win the text.
-    Nor is there much to gain where plain decoding hardly leaks or hardly errs.
+    (docs/results.md): the published sum adds up votes, so some branch has to know the answer, and
+    an off-target one must not vote for what it sees. It gains where such branches abstain or do not
+    commit themselves, and not where they answer from their own images; where they abstain in words,
+    those words may win the text, so the measured texts are named beside the expectation. Where even
+    on-target branches name no candidate first (an answer that starts as a sentence), abstention
+    cannot be told from it and the verdict stays open. Nor is there much to gain where plain
+    decoding hardly leaks or hardly errs.
     """
     failed = [check.name for check in checks if check.status == "fail"]
     if failed:
         return f"does not work yet: {', '.join(failed)} failed"
     data = next((c.data for c in checks if c.name == "behaviour"), {})
-    shares = data.get("off_target")
-    if not shares:
-        told = "these questions do not tell which image a branch answers from"
+    off, on = data.get("off_target"), data.get("on_target", {})
+    if not off:
+        told = "these questions, in the tokens of this model, do not tell what a branch answers"
         return f"works; whether FOCUS helps is open: {told}"
+    known = max(on.get("right", 1), data.get("on_target_ranks_right", 0))
+    if known < MOSTLY:
+        said = f"on-target branches are right in only {known:.0%}"
+        return f"runs; {said}: no branch to listen to, ask what this model can answer"
+    return f"works; {_expected(data, on, off)}{_measured(data)}"
+
+
+def _expected(data: Mapping[str, Any], on: Mapping[str, float], off: Mapping[str, float]) -> str:
     if data["plain"] >= NEARLY_RIGHT or data.get("leakage", 1) <= HARDLY_LEAKS:
-        return "works; plain decoding hardly leaks here: expect little gain"
-    own, other = shares["own"], shares["other"]
+        return "plain decoding hardly leaks here: expect little gain"
+    if on.get("other", 0) >= MOSTLY:
+        return "answers do not start with a candidate: whether off-target branches abstain is open"
+    own, other = off["own"], off["other"]
     if own >= MOSTLY:
         said = f"off-target branches answer from their own images in {own:.0%}"
-        return f"works; {said}: expect no gain from the published sum"
+        return f"{said}: expect no gain from the published sum"
     if other >= MOSTLY:
         said = f"off-target branches name no candidate in {other:.0%}"
-        return f"works; {said}: expect a gain among candidates, in text if alpha outweighs those"
+        return f"{said}: expect a gain among candidates, in text if alpha outweighs those"
+    return f"off-target branches do not commit themselves (own image {own:.0%}): expect a gain"
+
+
+def _measured(data: Mapping[str, Any]) -> str:
+    if "focus" not in data:
+        return ""
     return (
-        f"works; off-target branches do not commit themselves (own image {own:.0%}): expect a gain"
+        f" (texts of {data['n']} questions: plain {data['plain']:.2f}, FOCUS {data['focus']:.2f})"
     )

@@ -67,7 +67,7 @@ def prompt_check(vlm: VisionLanguageModel, request: Request) -> Check:
     lines = (
         *marked(prompt, tokenizer),
         f"{data['length']} tokens; image token {data['image_token']!r} ({data['image_token_id']}); "
-        f"answers end at {named or 'nothing'}",
+        f"answers end at {named or 'nothing'}; pad token {config.pad_token_id}",
     )
     if not named:
         advice = "no end token: answers run to their longest length; set generation_config"
