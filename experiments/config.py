@@ -125,11 +125,8 @@ def entry_point(config_name: str) -> Callable[[Callable[[DictConfig], None]], Ca
                     raise  # to exit here would take the other jobs of a grid along
                 _fail(f"{type(error).__name__}: {error}")
 
-        run = hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(
-            guarded
-        )
-
-        return run
+        decorated = hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)
+        return decorated(guarded)
 
     return decorate
 

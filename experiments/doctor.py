@@ -22,7 +22,7 @@ from rich.console import Console
 from rich.padding import Padding
 from rich.text import Text
 
-from experiments.config import build, check_positive, check_results, entry_point
+from experiments.config import build, check_positive, entry_point
 from experiments.evaluation import progress_bars, request_of, set_threads
 from focus import doctor
 from focus.benchmarks import AbstractBenchmark, Example
@@ -37,8 +37,7 @@ COLOURS = {"ok": "green", "warn": "yellow", "fail": "red"}
 @entry_point("doctor")
 def main(config: DictConfig) -> None:
     """Runs all checks on one model and writes what they found."""
-    check_positive(config, "size", "threads")
-    check_results(config.results)
+    check_positive(config, "size")
     set_threads(config.threads)
     console = Console(width=100, highlight=False)
     benchmark: AbstractBenchmark = build(config.benchmark)
@@ -53,7 +52,7 @@ def main(config: DictConfig) -> None:
         note = f"{asked_for.name} is not here: the questions below are those of {benchmark.name}"
     folder = Path(config.results) / f"{vlm.name}-{benchmark.name}"
     folder.mkdir(parents=True, exist_ok=True)
-    examples = two_images(benchmark)
+    examples = doctor.several_images(benchmark, 2) or [benchmark[0]]
     requests = [asked(benchmark, example) for example in examples]
     checks: list[Check] = []
     with progress_bars(console) as progress:
@@ -115,17 +114,6 @@ def stated_questions(benchmark: AbstractBenchmark) -> int | None:
         return None
     rows = benchmark.source.size.get(benchmark.split)
     return rows and rows * benchmark.questions_per_row
-
-
-def two_images(benchmark: AbstractBenchmark, count: int = 2) -> list[Example]:
-    """The first questions about several images, else the first of all."""
-    found: list[Example] = []
-    for example in benchmark:
-        if len(example.images) > 1:
-            found.append(example)
-        if len(found) == count:
-            return found
-    return found or [benchmark[0]]
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from test_benchmarks_end_to_end import call
 
 import focus
 from experiments import doctor as command
-from experiments.doctor import asked, two_images
+from experiments.doctor import asked
 from focus import doctor
 from focus.benchmarks.embedded import IndexedQuestion
 from focus.decoding import Request
@@ -29,7 +29,7 @@ def benchmark():
 
 @pytest.fixture(scope="module")
 def requests(benchmark):
-    return [asked(benchmark, example) for example in two_images(benchmark)]
+    return [asked(benchmark, example) for example in doctor.several_images(benchmark, 2)]
 
 
 @pytest.mark.parametrize(

@@ -22,40 +22,42 @@ from focus.prompts import place_images
 
 Targets = Sequence[int | Sequence[int]]
 
+_NEUTRAL: dict[str, Any] = {
+    "repetition_penalty": 1.0,
+    "encoder_repetition_penalty": 1.0,
+    "no_repeat_ngram_size": 0,
+    "encoder_no_repeat_ngram_size": 0,
+    "length_penalty": 1.0,
+    "exponential_decay_length_penalty": None,
+    "min_length": 0,
+    "min_new_tokens": None,
+    "max_time": None,
+    "stop_strings": None,
+    "bad_words_ids": None,
+    "sequence_bias": None,
+    "suppress_tokens": None,
+    "begin_suppress_tokens": None,
+    "forced_bos_token_id": None,
+    "forced_eos_token_id": None,
+    "min_p": None,
+    "top_h": None,
+    "typical_p": 1.0,
+    "epsilon_cutoff": 0.0,
+    "eta_cutoff": 0.0,
+    "guidance_scale": None,
+    "watermarking_config": None,
+    "remove_invalid_values": False,
+    "renormalize_logits": False,
+    "num_beams": 1,
+    "penalty_alpha": None,
+    "dola_layers": None,
+}
 #: What `generate` would take from a checkpoint's generation config without being asked, each with
 #: the value that changes nothing. Qwen2.5-VL's, for one, has a repetition penalty of 1.05, which
-#: acts on the sum of N branches otherwise than on one row.
+#: acts on the sum of N branches otherwise than on one row. Other versions of `transformers` do not
+#: know every name.
 NEUTRAL: Mapping[str, Any] = MappingProxyType(
-    {
-        "repetition_penalty": 1.0,
-        "encoder_repetition_penalty": 1.0,
-        "no_repeat_ngram_size": 0,
-        "encoder_no_repeat_ngram_size": 0,
-        "length_penalty": 1.0,
-        "exponential_decay_length_penalty": None,
-        "min_length": 0,
-        "min_new_tokens": None,
-        "max_time": None,
-        "stop_strings": None,
-        "bad_words_ids": None,
-        "sequence_bias": None,
-        "suppress_tokens": None,
-        "begin_suppress_tokens": None,
-        "forced_bos_token_id": None,
-        "forced_eos_token_id": None,
-        "min_p": None,
-        "top_h": None,
-        "typical_p": 1.0,
-        "epsilon_cutoff": 0.0,
-        "eta_cutoff": 0.0,
-        "guidance_scale": None,
-        "watermarking_config": None,
-        "remove_invalid_values": False,
-        "renormalize_logits": False,
-        "num_beams": 1,
-        "penalty_alpha": None,
-        "dola_layers": None,
-    }
+    {name: value for name, value in _NEUTRAL.items() if hasattr(GenerationConfig(), name)}
 )
 
 

@@ -11,10 +11,9 @@ from typing import Any
 
 import torch
 from PIL import Image
-from transformers import GenerationConfig
 
 from focus.branches import BranchPlan, Content, clean_plan
-from focus.decoding.base import NEUTRAL, Decoded, GenerationSettings, Request
+from focus.decoding.base import Decoded, GenerationSettings, Request
 from focus.errors import ImageError, UnsupportedGenerationError
 from focus.generate import BranchedPrompt, Combine, decode_branches
 from focus.models.base import ImageFeatures, ImageInputs
@@ -75,6 +74,7 @@ class ShownImages:
     def __init__(self, vlm: VisionLanguageModel, request: Request) -> None:
         self.vlm, self.request = vlm, request
         self._clean: dict[int, ImageInputs] = {}
+        self._views: dict[int, tuple[Image.Image, ...]] = {}
 
     def clean(self, slot: int) -> ImageInputs:
         """The image at `slot`.
@@ -96,7 +96,10 @@ class ShownImages:
 
     def views(self, slot: int) -> tuple[Image.Image, ...]:
         """The image at `slot` as the model sees it."""
-        return self.vlm.family.views(self.vlm.processor, self.clean(slot))
+        if slot not in self._views:
+            family, processor = self.vlm.family, self.vlm.processor
+            self._views[slot] = family.views(processor, self.clean(slot))
+        return self._views[slot]
 
     def masked(self, content: Content, noise: NoiseConfig, *, per_run: bool) -> ImageInputs:
         """Noise, or a blend, in its place."""
@@ -138,7 +141,8 @@ def prepare(
     share = per_run and branched_kwargs.get("prefill", "shared") == "shared"
     inputs, features = dict(inputs or {}), {}
     for slot in range(len(request.images)):
-        shown.clean(slot)  # an image that cannot be used is named, whatever stands in for it
+        if Content(slot, "clean") not in inputs:
+            shown.clean(slot)  # an image that cannot be used is named, whatever stands in for it
     for content in plan.contents:
         if content in inputs:
             continue
@@ -211,7 +215,7 @@ def decode_rows(
         branches=branches,
         custom_generate=functools.partial(decode_branches, streamer=streamer),
         return_dict_in_generate=True,
-        **_known(settings.generate_kwargs() | generate_kwargs),
+        **settings.generate_kwargs() | generate_kwargs,
     )
     new_tokens = [
         tokens[:count]
@@ -281,12 +285,6 @@ def _check_kwargs(generate_kwargs: Mapping[str, Any]) -> None:
         raise UnsupportedGenerationError(f"{name}={value!r} is not supported here: {why}")
 
 
-def _known(kwargs: Mapping[str, Any]) -> dict[str, Any]:
-    """Without neutral settings that this version of `transformers` has no name for."""
-    config = GenerationConfig()
-    return {k: v for k, v in kwargs.items() if k not in NEUTRAL or hasattr(config, k)}
-
-
 def clean_rows(num_images: int) -> tuple[BranchPlan, Combine]:
     """Plan and combination of ordinary decoding: one row, its logits unchanged."""
     return clean_plan(num_images), lambda logits: logits[0]
@@ -305,11 +303,10 @@ def _run_noise(
     vlm, slot = shown.vlm, content.slot
     if NOISE_TYPES[noise.name].content_dependent:
         return shown.masked(content, noise, per_run=True), None
-    # The processor's settings decide how many tokens the noise fills; they may be changed.
+    # The processor's settings decide what it makes of a size; they may be changed.
     budget = str(vlm.processor.image_processor.to_dict())
-    sizes = tuple(view.size for view in shown.views(slot))
     drawn = (noise.name, noise.severity, noise.seed, noise.drawn_at)
-    key = (*drawn, slot, shown.request.images[slot].size, sizes, budget)
+    key = (*drawn, slot, shown.request.images[slot].size, budget)
     if key not in vlm.noise_cache:
         inputs = shown.masked(content, noise, per_run=True)
         with torch.no_grad():

@@ -104,10 +104,11 @@ class Vcd(AbstractDecoding):
         plan = self.plan(len(request.images))
         inputs = {}
         if self.alpha > 0:
-            number = len(request.images)
-            inputs = {
+            number, shown = len(request.images), ShownImages(vlm, request)
+            inputs = {Content(index, "clean"): shown.clean(index) for index in range(number)}
+            inputs |= {
                 Content(number + index, "clean"): vlm.family.view_inputs(vlm.processor, views)
-                for index, views in enumerate(self.diffused_views(vlm, request))
+                for index, views in enumerate(self.diffused_views(shown))
             }
         return decode_rows(
             vlm,
@@ -120,14 +121,12 @@ class Vcd(AbstractDecoding):
             **generate_kwargs,
         )
 
-    def diffused_views(
-        self, vlm: VisionLanguageModel, request: Request
-    ) -> list[tuple[Image.Image, ...]]:
+    def diffused_views(self, shown: ShownImages) -> list[tuple[Image.Image, ...]]:
         """A diffused copy of every image, view by view as the model sees it.
 
         The draw is keyed by (seed, sample id, image index) and the view.
         """
-        shown = ShownImages(vlm, request)
+        vlm, request = shown.vlm, shown.request
         return [
             tuple(
                 self._diffuse(

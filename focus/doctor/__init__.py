@@ -4,7 +4,7 @@ They ask nothing of a model but what every model has: whether its prompt is what
 images cost, whether shared prefixes and plain decoding are exact, and how its branches behave.
 """
 
-from focus.doctor.behaviour import behaviour
+from focus.doctor.behaviour import behaviour, several_images
 from focus.doctor.cost import budgets, cost
 from focus.doctor.exactness import plain_is_generate, shared_is_naive
 from focus.doctor.report import Check, attempt, verdict
@@ -19,6 +19,7 @@ __all__ = [
     "environment_check",
     "plain_is_generate",
     "prompt_check",
+    "several_images",
     "shared_is_naive",
     "verdict",
 ]

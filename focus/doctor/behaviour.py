@@ -54,7 +54,7 @@ def behaviour(
     moved: list[float] = []
     entropies: list[float] = []
     agreeing: list[float] = []
-    for example in _several(benchmark, size):
+    for example in several_images(benchmark, size):
         request = asked(benchmark, example)
         plain = Vanilla().decode(vlm, request, settings)
         found = Focus().decode(vlm, request, settings, keep_logits="first")
@@ -112,7 +112,7 @@ def naming(tokenizer: Any, choices: Sequence[str]) -> dict[int, str]:
     return {token: found.pop() for token, found in named.items() if len(found) == 1}
 
 
-def _several(benchmark: AbstractBenchmark, size: int) -> list[Example]:
+def several_images(benchmark: AbstractBenchmark, size: int) -> list[Example]:
     """The first questions about several images."""
     found: list[Example] = []
     for example in benchmark:

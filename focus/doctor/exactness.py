@@ -10,7 +10,7 @@ import torch
 from cachetools import LRUCache
 from torch import Tensor
 
-from focus.decoding.base import NEUTRAL, GenerationSettings, Request
+from focus.decoding.base import GenerationSettings, Request
 from focus.decoding.focus import Focus
 from focus.decoding.rows import clean_rows, prepare
 from focus.decoding.vanilla import Vanilla
@@ -75,25 +75,22 @@ def plain_is_generate(
     vlm: VisionLanguageModel, requests: Sequence[Request], new_tokens: int = 8
 ) -> Check:
     """Plain decoding's tokens against those of the model's own `generate`, pixels and all."""
+    settings = GenerationSettings(max_new_tokens=new_tokens)
     different, pairs = [], []
     for number, request in enumerate(requests, start=1):
-        ours = Vanilla().decode(vlm, request, GenerationSettings(max_new_tokens=new_tokens))
+        ours = Vanilla().decode(vlm, request, settings)
         prepared = prepare(vlm, request, *clean_rows(len(request.images)))
         ids = prepared.prompt.input_ids
         images = [prepared.images[content] for content in prepared.plan.rows[0]]
         pixels = {k: v.to(ids.device) for k, v in vlm.family.model_kwargs(images).items()}
         if "pixel_values" in pixels:
             pixels["pixel_values"] = pixels["pixel_values"].to(vlm.model.dtype)
-        known = {k: v for k, v in NEUTRAL.items() if hasattr(vlm.model.generation_config, k)}
-        sampling = {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
         theirs = vlm.model.generate(
             input_ids=ids,
             attention_mask=torch.ones_like(ids),
-            max_new_tokens=new_tokens,
             **pixels,
             **vlm.family.text_kwargs(vlm.model, ids),
-            **known,
-            **sampling,
+            **settings.generate_kwargs(),
         )[0, ids.shape[1] :].tolist()
         pairs.append({"ours": list(ours.token_ids[0]), "generate": theirs})
         if list(ours.token_ids[0]) != theirs:

@@ -20,7 +20,7 @@ from torch import Tensor
 from focus.branches import BranchPlan, Content
 from focus.decoding import CaptionThenAnswer, Focus, Request, Vcd
 from focus.decoding.interventions import AbstractIntervention, removed_afterwards
-from focus.decoding.rows import render
+from focus.decoding.rows import ShownImages, render
 from focus.decoding.single_image import kept_images, without_others
 from focus.errors import InvalidValueError
 from focus.models import VisionLanguageModel
@@ -85,7 +85,7 @@ def row_logits(
 def vcd_logits(vlm: VisionLanguageModel, requests: Sequence[Request], strategy: Vcd) -> Tensor:
     """``[questions, vocabulary]`` of the row whose images are diffused."""
     rows = [
-        (request.question, [view for (view,) in strategy.diffused_views(vlm, request)])
+        (request.question, [view for (view,) in strategy.diffused_views(ShownImages(vlm, request))])
         for request in requests
     ]
     return _logits(vlm, rows)
