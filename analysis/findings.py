@@ -237,7 +237,7 @@ def headline_table(records: Sequence[Record], kinds: Mapping[str, str]) -> str:
 
     Args:
         records: of the experiment ``domains``.
-        kinds: ``abstaining`` or ``answering`` by model.
+        kinds: by model.
     """
     frame = _shown(records, ["indexed", "matching"], VOCABULARY).set_index("rule")
     lines = []
@@ -274,7 +274,7 @@ def by_model_table(cells: Mapping[str, pd.DataFrame], rule: str, kinds: Mapping[
         cells: by reading, of `analysis.judging.rule_cells`; p-values are adjusted over all rules
             and models.
         rule: which one.
-        kinds: ``abstaining`` or ``answering`` by model.
+        kinds: by model.
     """
     lines: dict[str, dict[str, str]] = {}
     for reading, frame in cells.items():

@@ -43,7 +43,7 @@ def results_document(
 
     Args:
         records: by experiment; those that were not run are missing.
-        kinds: ``abstaining`` or ``answering`` by model.
+        kinds: by model.
         outcomes: of the claims in these records, where they are known already.
     """
     outcomes = claim_outcomes(records) if outcomes is None else outcomes

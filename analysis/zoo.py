@@ -282,11 +282,14 @@ def family_of(record: Record) -> str:
 
 
 def kind_of(record: Record) -> str:
-    """Where a model learned to say "unknown", by its recipe."""
+    """Where a model learned to say "unknown", or to guess, by its recipe."""
     mixtures = [stage["mixture"] for stage in record["recipe"]["stages"]]
     places = {"single noise image": "abstain_single", "noise among several": "abstain_multi"}
     found = [name for name, key in places.items() if any(m[key] > 0 for m in mixtures)]
-    return f"abstains: {' and '.join(found)}" if found else "never abstains"
+    if found:
+        return f"abstains: {' and '.join(found)}"
+    # Recipes from before there were guesses do not name them.
+    return "guesses" if any(m.get("guess_multi", 0) > 0 for m in mixtures) else "never abstains"
 
 
 def worst_single(results: Record) -> Row:

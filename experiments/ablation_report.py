@@ -44,7 +44,7 @@ from experiments.evaluation import make_console, progress_bars
 from focus.zoo.answers import READINGS
 
 SUFFIX = ".jsonl.gz"
-ABSTAINING, ANSWERING = "abstaining", "answering"
+ABSTAINING, ANSWERING, GUESSING = KINDS = ("abstaining", "answering", "guessing")
 
 
 @entry_point("ablation_report")
@@ -95,20 +95,24 @@ def names_of(records: Mapping[str, Sequence[Record]]) -> list[str]:
 
 
 def model_kinds(weights: Path, names: Iterable[str]) -> dict[str, str]:
-    """Whether each model learned to say "unknown" where the asked image of several is noise.
+    """What each model learned to do where the asked image of several is noise: one of `KINDS`.
 
     Its record in `weights` says so; of a model without one, the end of its name.
     """
     cards = {str(record["name"]): kind_of(record) for record in read_models(weights)}
-    abstains = {
-        name: "among several" in cards[name] if name in cards else name.endswith(ABSTAINING)
-        for name in names
-    }
-    return {name: ABSTAINING if yes else ANSWERING for name, yes in abstains.items()}
+
+    def kind(name: str) -> str:
+        if name not in cards:
+            return next((kind for kind in KINDS if name.endswith(kind)), ANSWERING)
+        if "among several" in cards[name]:
+            return ABSTAINING
+        return GUESSING if cards[name] == "guesses" else ANSWERING
+
+    return {name: kind(name) for name in names}
 
 
 def ordered(records: Iterable[Record], kinds: Mapping[str, str]) -> list[Record]:
-    """Records with those of models that abstain first, as they stand in tables and figures."""
+    """Records with those of one kind of models together, as they stand in tables and figures."""
 
     def place(record: Record) -> tuple[str, str]:
         model = record.get("model", "")

@@ -643,9 +643,9 @@ def test_what_goes_beyond_is_told_for_both_readings():
 
 def test_kinds_come_from_the_cards_and_else_from_the_name():
     weights = CONF.parent / "focus" / "zoo" / "weights"
-    names = ["internvl-abstaining", "internvl-answering", "x-abstaining", "x-answering"]
+    names = [f"{model}-{kind}" for model in ("internvl", "x") for kind in ablation_report.KINDS]
     found = ablation_report.model_kinds(weights, names)
-    assert list(found.values()) == ["abstaining", "answering"] * 2
+    assert list(found.values()) == ["abstaining", "answering", "guessing"] * 2
 
 
 def test_a_card_weighs_more_than_a_name(monkeypatch):

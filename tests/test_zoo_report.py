@@ -275,6 +275,7 @@ def test_a_model_is_described_by_what_it_saw_and_by_its_worst_skill():
     assert (row["seed"], row["minutes"], row["parameters"]) == (7, 2.5, 1000)
     assert kind_of(record) == "abstains: single noise image"
     assert kind_of(model("m", {})) == "never abstains"
+    assert kind_of(model("m", {}, guess_multi=0.1)) == "guesses"
     assert overview(model("m", results([cell("single", "++", 1)])))["reaches_bar"]
 
 

@@ -44,7 +44,7 @@ def command_of(name: str) -> DictConfig:
 
 def test_there_is_a_model_of_each_kind():
     """Guards the tests below against finding nothing to test."""
-    assert {"internvl-abstaining", "internvl-answering"} <= set(NAMES)
+    assert {f"internvl-{kind}" for kind in KINDS} <= set(NAMES)
     assert {name.split("-")[0] for name in NAMES} <= set(ARCHITECTURES)
 
 
