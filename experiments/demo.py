@@ -34,7 +34,7 @@ from experiments.evaluation import (
 )
 from focus.benchmarks import AbstractBenchmark, Example
 from focus.decoding import Focus, GenerationSettings, Request, Vanilla
-from focus.decoding.rows import render
+from focus.decoding.shown import render
 from focus.environment import peak_memory
 from focus.images import IMAGE_PLACEHOLDER
 from focus.models import VisionLanguageModel

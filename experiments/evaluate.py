@@ -86,6 +86,7 @@ def main(config: DictConfig) -> None:
         missing = note_unavailable(folder, benchmark.name, model, error)
         console.print(f"{folder.name}: not run, {missing} not here: {error}", soft_wrap=True)
         return
+    engine = build(config.engine)(vlm)
     facts: Record = {
         "image_backend": vlm.backend,
         "budget": vlm.budget,
@@ -93,7 +94,7 @@ def main(config: DictConfig) -> None:
     }
 
     def cells(strategy: AbstractDecoding) -> list[Cell]:
-        cell = Cell(vlm, benchmark, strategy, settings, strategy.name)
+        cell = Cell(engine, benchmark, strategy, settings, strategy.name)
         return variants(cell, orders=config.orders, noise_seeds=config.noise_seeds)
 
     asked = {key: config[key] for key in ("limit", "orders", "noise_seeds")}

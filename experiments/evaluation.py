@@ -34,13 +34,12 @@ from analysis.tables import CELL, summarise
 from experiments.logging import AbstractLogger, CellReport, NoLogger
 from focus.benchmarks import AbstractBenchmark, Example
 from focus.decoding import AbstractDecoding, Decoded, GenerationSettings, Request
+from focus.decoding.base import REQUEST_ERRORS
+from focus.engines import AbstractEngine
 from focus.errors import (
-    ContextLengthError,
     DatasetSchemaError,
-    ImageError,
+    FocusError,
     InvalidValueError,
-    NonFiniteLogitsError,
-    PromptError,
     TooManyFailuresError,
 )
 from focus.models import VisionLanguageModel
@@ -53,7 +52,7 @@ class Cell:
     """One benchmark under one strategy and model: the unit of evaluation.
 
     Args:
-        vlm: the model.
+        engine: the model, and how many questions it takes at once.
         benchmark: its questions.
         decoding: the strategy.
         settings: how tokens are chosen.
@@ -62,13 +61,28 @@ class Cell:
         order: which order of options or images is asked, see `AbstractBenchmark.orders`.
     """
 
-    vlm: VisionLanguageModel
+    engine: AbstractEngine
     benchmark: AbstractBenchmark
     decoding: AbstractDecoding
     settings: GenerationSettings
     decoding_name: str
     seed: int | None = None
     order: int = 0
+
+    @property
+    def vlm(self) -> VisionLanguageModel:
+        """The model that answers."""
+        return self.engine.vlm
+
+    def request(self, example: Example) -> Request:
+        """What the strategy is asked."""
+        request = request_of(self.benchmark.name, example)
+        request = replace(request, published_single=self.benchmark.published_single)
+        squared = self.benchmark.published_size
+        if squared and self.vlm.budget == "published":
+            images = tuple(image.resize(squared) for image in request.images)
+            request = replace(request, images=images)
+        return request
 
     @property
     def labels(self) -> dict[str, Any]:
@@ -116,13 +130,7 @@ def variants(cell: Cell, *, orders: int, noise_seeds: int) -> list[Cell]:
 
 
 #: What is wrong with one question and not with the run.
-ITEM_ERRORS = (
-    ImageError,
-    PromptError,
-    ContextLengthError,
-    DatasetSchemaError,
-    NonFiniteLogitsError,
-)
+ITEM_ERRORS = (*REQUEST_ERRORS, DatasetSchemaError)
 #: Share of questions that may fail; a run is given up when more have, of `FEWEST` at the least.
 MOST_FAILED, FEWEST = 0.05, 20
 
@@ -141,46 +149,57 @@ def evaluate_cell(
     labels = {**cell.labels, "config": records.config_hash}
     mine = [index for index in range(total) if records.shard is None or index in records.shard]
     task = progress.add_task(cell.title, total=len(mine))
-    failures: list[str] = []
     earlier = {  # of sessions before this one; a second call is no way past the limit
         record["index"]: record["error"]
         for record in records.records
         if record.get("error") and cell.labels.items() <= record.items()
     }
-    for done, index in enumerate(mine, start=1):
-        record = answered(cell, index, labels, records)
-        if record is not None:
-            records.append(record)
-        error = earlier.get(index) if record is None else record["error"]
-        failures += [error] if error else []
-        if len(failures) > MOST_FAILED * max(done, FEWEST):
-            raise TooManyFailuresError(_failures(cell, failures, done))
-        progress.advance(task)
+    failures: list[str] = []
+    done = 0
+    for start in range(0, len(mine), cell.engine.batch):
+        part = mine[start : start + cell.engine.batch]
+        answers = answered(cell, part, labels, records)
+        for index in part:
+            done += 1
+            record = answers.get(index)
+            if record is not None:
+                records.append(record)
+            error = earlier.get(index) if record is None else record["error"]
+            failures += [error] if error else []
+            if len(failures) > MOST_FAILED * max(done, FEWEST):
+                raise TooManyFailuresError(_failures(cell, failures, done))
+        progress.advance(task, len(part))
     if len(failures) > MOST_FAILED * len(mine):
         raise TooManyFailuresError(_failures(cell, failures, len(mine)))
 
 
 def answered(
-    cell: Cell, index: int, labels: Mapping[str, Any], records: RecordFile
-) -> Record | None:
-    """The record of the question at `index`; None where there is nothing (left) to ask."""
-    example, error = None, ""
-    try:
-        example = cell.benchmark[index]
-        if cell.order and len(example.permutation) <= cell.order:  # turned full circle
-            return None
-    except ITEM_ERRORS as caught:
-        error = f"{type(caught).__name__}: {caught}"
-    labels = {**labels, "id": example.id if example else f"#{index}"}
-    if labels in records:
-        return None
-    labels = {**labels, "index": index}
-    if example is not None:
+    cell: Cell, indices: Sequence[int], labels: Mapping[str, Any], records: RecordFile
+) -> dict[int, Record]:
+    """Records of the questions at `indices`, asked together; those with nothing (left) to ask
+    are left out."""
+    found: dict[int, Record] = {}
+    examples: dict[int, Example] = {}
+    for index in indices:
         try:
-            return {**labels, **answer_example(cell, example), "error": None}
+            example = cell.benchmark[index]
         except ITEM_ERRORS as caught:
-            error = f"{type(caught).__name__}: {caught}"
-    return {**labels, **failed_answer(example), "error": error}
+            own = {**labels, "id": f"#{index}"}
+            if own not in records:
+                found[index] = {**own, "index": index, **failed_answer(None, caught)}
+            continue
+        turned = cell.order and len(example.permutation) <= cell.order  # full circle
+        if not turned and {**labels, "id": example.id} not in records:
+            examples[index] = example
+    requests = [cell.request(example) for example in examples.values()]
+    answers = cell.decoding.decode_many(cell.engine, requests, cell.settings, keep_logits="first")
+    for (index, example), answer in zip(examples.items(), answers, strict=True):
+        own = {**labels, "id": example.id, "index": index}
+        if isinstance(answer, FocusError):
+            found[index] = {**own, **failed_answer(example, answer)}
+        else:
+            found[index] = {**own, **answer_record(cell, example, answer), "error": None}
+    return found
 
 
 def _failures(cell: Cell, errors: Sequence[str], asked: int) -> str:
@@ -193,7 +212,7 @@ def _failures(cell: Cell, errors: Sequence[str], asked: int) -> str:
     )
 
 
-def failed_answer(example: Example | None) -> Record:
+def failed_answer(example: Example | None, error: Exception) -> Record:
     """What is recorded instead of an answer; the question may not even have been readable."""
     known = example or Example(id="", images=(), question="", answer="")
     return {
@@ -203,18 +222,12 @@ def failed_answer(example: Example | None) -> Record:
         "choice_answer": None,
         "truncated": False,
         "seconds": 0.0,
+        "error": f"{type(error).__name__}: {error}",
     }
 
 
-def answer_example(cell: Cell, example: Example) -> Record:
-    """The record of one question, without the labels of its cell."""
-    request = request_of(cell.benchmark.name, example)
-    request = replace(request, published_single=cell.benchmark.published_single)
-    squared = cell.benchmark.published_size
-    if squared and cell.vlm.budget == "published":
-        images = tuple(image.resize(squared) for image in request.images)
-        request = replace(request, images=images)
-    decoded = cell.decoding.decode(cell.vlm, request, cell.settings, keep_logits="first")
+def answer_record(cell: Cell, example: Example, decoded: Decoded) -> Record:
+    """The record of one answer, without the labels of its cell."""
     score = cell.benchmark.score(decoded.text, example.reference)
     return {
         **question_fields(example),
@@ -229,7 +242,7 @@ def answer_example(cell: Cell, example: Example) -> Record:
         "num_rows": decoded.num_rows,
         "num_encoded": decoded.num_encoded,
         "prompt_tokens": decoded.prompt_tokens,
-        "prompt_hash": digest([example.question, request.system]),
+        "prompt_hash": digest([example.question, example.system or None]),
         "seconds": round(decoded.seconds, 5),
     }
 

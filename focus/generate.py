@@ -27,7 +27,7 @@ from focus.errors import (
     UnsupportedGenerationError,
 )
 from focus.models.base import AbstractFamily, ImageFeatures, ImageInputs
-from focus.prefill import AbstractRows, NaiveRows, SharedPrefixRows
+from focus.prefill import AbstractRows, NaiveRows, PromptRow, SharedPrefixRows
 from focus.prompts import Prompt
 from focus.randomness import key_to_seed
 
@@ -50,6 +50,8 @@ class BranchedPrompt:
         encode_batch: images per call of the vision tower; lower it to save memory.
         features: already encoded contents, if any (noise that is shared by a whole run).
         keep_logits: steps whose per-row logits are returned.
+        give_up: from the combined logits ``[vocab]`` of the first step: whether to end there,
+            before anything is chosen.
         sampling_key: what the sampling draws depend on, see `focus.randomness`.
     """
 
@@ -62,6 +64,7 @@ class BranchedPrompt:
     encode_batch: int = 8
     features: Mapping[Content, ImageFeatures] | None = None
     keep_logits: KeepLogits = "none"
+    give_up: Callable[[Tensor], bool] | None = None
     sampling_key: tuple[str | int, ...] = (0,)
 
     def __post_init__(self) -> None:
@@ -143,17 +146,22 @@ def decode_branches(
     all_scores: list[Tensor] = []
     all_logits: list[Tensor] = []
 
+    number = (len(branches.plan.rows), len(sequences))
     with _memory_errors(branches, len(sequences)):
-        logits = rows.prefill().expand(-1, len(sequences), -1)
-        rows.repeat(len(sequences))
+        logits = rows.prefill()[:, None].expand(-1, len(sequences), -1)
+        if len(sequences) > 1:
+            rows.select([row for row in range(number[0]) for _ in sequences])
     while True:
         step = sequences.shape[1] - prompt_length
-        _check_finite(logits, branches.plan, step)
+        check_finite(logits, branches.plan, step)
         keep = branches.keep_logits == "all" or (branches.keep_logits == "first" and step == 0)
         # Combined before the processors: after them, two rows masked to -inf would subtract to NaN.
         combined = branches.combine(logits)
         if keep:
             kept.append((logits.clone(), combined))
+        if step == 0 and branches.give_up is not None and branches.give_up(combined[0]):
+            streamer = None  # there may yet be an answer, from other rows
+            break
         # A copy, since a processor may write into what it is given.
         scores = logits_processor(sequences, combined.clone())
         if generation_config.output_logits:
@@ -170,7 +178,7 @@ def decode_branches(
         if not unfinished.any():
             break
         with _memory_errors(branches, len(sequences)):
-            logits = rows.step(tokens)
+            logits = rows.step(tokens.repeat(number[0])).unflatten(0, number)
 
     if streamer is not None:
         streamer.end()
@@ -205,7 +213,7 @@ def _build_rows(model: PreTrainedModel, branches: BranchedPrompt) -> AbstractRow
         return NaiveRows(model, family, prompt, rows, branches.images)
     with _memory_errors(branches, 1):
         features = encode_contents(model, branches)
-    return SharedPrefixRows(model, family, prompt, rows, features)
+    return SharedPrefixRows(model, family, [PromptRow(prompt, row) for row in rows], features)
 
 
 def _choose(scores: Tensor, do_sample: bool, random: torch.Generator) -> Tensor:
@@ -283,8 +291,13 @@ def _check_prompt(
             f"input_ids of shape {list(input_ids.shape)} are not the prompt that the branches were "
             f"prepared for (length {expected.shape[1]}); one prompt per call, prepared together"
         )
+    check_context(model, branches, (config.max_length or expected.shape[1]) - expected.shape[1])
+
+
+def check_context(model: PreTrainedModel, branches: BranchedPrompt, new_tokens: int) -> None:
+    """Raises `ContextLengthError` where prompt and new tokens do not fit into the context."""
     context = branches.family.context_length(model)
-    length = expected.shape[1]
+    length = branches.prompt.input_ids.shape[1]
     if length >= context:
         per_image = [end - start for start, end in branches.prompt.spans]
         raise ContextLengthError(
@@ -292,16 +305,16 @@ def _check_prompt(
             f"({per_image}), but the model's context holds {context}; use fewer images or a "
             "smaller image budget"
         )
-    longest = config.max_length or length
-    if longest > context:
+    if length + new_tokens > context:
         raise ContextLengthError(
-            f"the prompt has {length} tokens and up to {longest - length} new ones were asked for, "
+            f"the prompt has {length} tokens and up to {new_tokens} new ones were asked for, "
             f"but the model's context holds {context}; lower max_new_tokens to at most "
             f"{context - length}, use fewer images or a smaller image budget"
         )
 
 
-def _check_finite(logits: Tensor, plan: BranchPlan, step: int) -> None:
+def check_finite(logits: Tensor, plan: BranchPlan, step: int) -> None:
+    """Raises `NonFiniteLogitsError` that names the rows of ``[rows, sequences, vocab]``."""
     finite = torch.isfinite(logits).flatten(1).all(dim=1)
     if not finite.all():
         bad = [label for label, ok in zip(plan.labels, finite.tolist(), strict=True) if not ok]
@@ -317,18 +330,24 @@ def _memory_errors(branches: BranchedPrompt, num_sequences: int) -> Iterator[Non
     try:
         yield
     except (RuntimeError, MemoryError) as error:
-        if not _is_out_of_memory(error):
+        if not is_out_of_memory(error):
             raise
-        prompt, plan = branches.prompt, branches.plan
-        raise BranchMemoryError(
-            f"out of memory with N={len(prompt.spans)} images, {len(plan.rows)} rows of "
-            f"{prompt.input_ids.shape[1]} tokens and {num_sequences} returned sequences; lower the "
-            f"image budget (max_pixels, max_tiles), encode_batch={branches.encode_batch} or "
-            "num_return_sequences, or name fewer target images (fewer rows)"
-        ) from error
+        raise out_of_memory(branches, num_sequences) from error
 
 
-def _is_out_of_memory(error: BaseException) -> bool:
+def out_of_memory(branches: BranchedPrompt, num_sequences: int) -> BranchMemoryError:
+    """An error that says what there was no memory for, and what to lower."""
+    prompt, plan = branches.prompt, branches.plan
+    return BranchMemoryError(
+        f"out of memory with N={len(prompt.spans)} images, {len(plan.rows)} rows of "
+        f"{prompt.input_ids.shape[1]} tokens and {num_sequences} returned sequences; lower the "
+        f"image budget (max_pixels, max_tiles), encode_batch={branches.encode_batch} or "
+        "num_return_sequences, or name fewer target images (fewer rows)"
+    )
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory ran out, on a GPU or elsewhere."""
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
         return True
     # The CPU allocator raises a plain RuntimeError, and so do CUDA's own libraries.

@@ -11,6 +11,7 @@ from focus.decoding.base import AbstractDecoding, Decoded, GenerationSettings, R
 from focus.decoding.branching import BranchSettings
 from focus.decoding.focus import Focus
 from focus.errors import InvalidValueError
+from focus.generate import KeepLogits
 from focus.images import ImageSource
 from focus.models.known import KNOWN
 from focus.models.loading import Checkpoint, VisionLanguageModel
@@ -41,7 +42,7 @@ def answer(
     targets: Targets | None = None,
     system: str | None = None,
     sample_id: str | None = None,
-    keep_logits: str = "none",
+    keep_logits: KeepLogits = "none",
     **generate_kwargs: Any,
 ) -> Decoded:
     """Answers a question about several images.

@@ -1,133 +1,180 @@
-"""The rows of a branch plan through the language model, sharing every common prefix.
+"""Rows of prompts through the language model, every prefix that they have in common once.
 
-Under causal attention two rows that hold the same images up to some slot have the same keys and
-values up to there. So the prompt is cut where rows part; each chunk runs once per distinct prefix,
-and the cache rows are then duplicated for the rows that part. Plain causal attention, no custom
-mask: exact with eager, sdpa and sliding-window layers.
+Under causal attention two rows whose text and images are equal up to some place have the same keys
+and values up to there, whether they are rows of one prompt or of several: the branches of FOCUS up
+to the image at which they part, two questions about the same images up to their end, the references
+of a run that shares its noise. So prompts are cut where rows part, each piece runs once per
+distinct prefix, and the rows go on from there. Plain causal attention: exact with eager, sdpa and
+sliding-window layers.
 
-With one noise image per slot shared by all rows, image c of N runs as c + 1 rows rather than
-N + 1, and 2N images are encoded rather than N(N + 1). `NaiveRows` is the reference implementation:
-the published scheme, one full batch of N + 1 rows.
+With one noise image per slot shared by all rows of a prompt, image c of N runs as c + 1 rows rather
+than N + 1, and 2N images are encoded rather than N(N + 1). `NaiveRows` is the reference
+implementation: the published scheme, one full batch of N + 1 rows.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from bisect import bisect_left
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
-from typing import final
+from typing import Any, final
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 from transformers import Cache, DynamicCache, PreTrainedModel
 
 from focus.branches import Content, Row
+from focus.cache import shared_cache
 from focus.models.base import AbstractFamily, ImageFeatures, ImageInputs, input_device
 from focus.prompts import Prompt
 
 
-class AbstractRows(ABC):
-    """Rows of one prompt in flight: their caches, and their logits for the next token."""
+@dataclass(frozen=True)
+class PromptRow:
+    """One row of one prompt.
 
-    def __init__(
-        self, model: PreTrainedModel, family: AbstractFamily, prompt: Prompt, rows: Sequence[Row]
-    ) -> None:
-        self.model, self.family, self.prompt, self.rows = model, family, prompt, tuple(rows)
-        self.num_sequences = 1
-        # Decoding goes on from the largest position, which under M-RoPE is not length - 1.
-        self._next_position = int(prompt.position_ids.max()) + 1
-        self._cache: Cache = DynamicCache(config=model.config.get_text_config())
+    Args:
+        prompt: its ids, positions and image spans.
+        images: what stands in each span, in words that tell different images apart.
+    """
+
+    prompt: Prompt
+    images: tuple[Hashable, ...]
+
+
+class AbstractRows(ABC):
+    """Rows in flight: their keys and values, and their logits for the next token."""
+
+    _cache: Cache
+    #: Position of the next token: ``[rows]``. Decoding goes on from the largest one, which under
+    #: M-RoPE is not length - 1.
+    _positions: Tensor
+    #: Which of the cached tokens are there: ``[rows, length]``; None where no row has padding.
+    _seen: Tensor | None = None
+
+    def __init__(self, model: PreTrainedModel, family: AbstractFamily) -> None:
+        self.model, self.family = model, family
 
     @abstractmethod
     def prefill(self) -> Tensor:
-        """Runs the prompt; logits ``[rows, 1, vocab]`` for the first new token, float32."""
+        """Runs the prompts; logits ``[rows, vocab]`` for the first new token, float32."""
 
-    def repeat(self, num_sequences: int) -> None:
-        """Prepares the decoding of several sequences from the one prefill."""
-        if num_sequences > 1:
-            self._cache.batch_repeat_interleave(num_sequences)
-        self.num_sequences = num_sequences
+    def select(self, indices: Sequence[int]) -> None:
+        """Goes on with these rows alone, in this order; a row that occurs twice parts in two."""
+        rows = torch.tensor(indices)
+        self._cache.batch_select_indices(rows)
+        self._positions = self._positions[rows]
+        self._seen = None if self._seen is None else self._seen[rows]
 
     def step(self, tokens: Tensor) -> Tensor:
-        """Appends one token per sequence to every row.
+        """Appends one token to every row.
 
         Args:
-            tokens: ``[sequences]``; each is appended to all rows of its sequence.
+            tokens: ``[rows]``.
 
         Returns:
-            Logits ``[rows, sequences, vocab]`` for the next token, float32.
+            Logits ``[rows, vocab]`` for the next token, float32.
         """
-        batch = len(self.rows) * self.num_sequences
-        positions = torch.full(
-            (*self.prompt.position_ids.shape[:-2], batch, 1),
-            self._next_position,
-            device=tokens.device,
-        )
-        self._next_position += 1
-        logits = self._forward(tokens.repeat(len(self.rows))[:, None], positions)
-        return logits.unflatten(0, (len(self.rows), self.num_sequences))
+        axes = (3,) if self.family.multimodal_positions else ()
+        positions = self._positions.to(tokens.device)[:, None].expand(*axes, -1, -1)
+        self._positions = self._positions + 1
+        if self._seen is not None:
+            self._seen = torch.cat([self._seen, self._seen.new_ones(len(tokens), 1)], dim=1)
+        return self._forward(tokens[:, None], positions)
 
-    def _forward(self, input_ids: Tensor, position_ids: Tensor, **kwargs: object) -> Tensor:
-        outputs = self.model(
-            input_ids=input_ids,
-            position_ids=position_ids,
+    def _forward(
+        self, input_ids: Tensor, positions: Tensor, features: Sequence[ImageFeatures] = ()
+    ) -> Tensor:
+        """Logits ``[rows, vocab]`` behind the last of `input_ids`, which `features` stand among.
+
+        The language model by itself: which positions tokens have and which images they are is
+        known here, and the head is not to run for every token of a prompt.
+        """
+        hidden = self.model.get_decoder()(
+            **self.family.embedded(self.model, input_ids, features),
+            position_ids=positions,
+            attention_mask=None if self._seen is None else self._seen.to(input_ids.device),
             past_key_values=self._cache,
             use_cache=True,
-            logits_to_keep=1,
-            return_dict=True,
-            **kwargs,
-        )
-        return outputs.logits[:, -1].float()
+        ).last_hidden_state
+        return self.model.get_output_embeddings()(hidden[:, -1]).float()
 
 
 @final
 class SharedPrefixRows(AbstractRows):
-    """Grows the batch: every prefix that rows have in common is computed once."""
+    """Every prefix that rows have in common is computed once."""
 
     def __init__(
         self,
         model: PreTrainedModel,
         family: AbstractFamily,
-        prompt: Prompt,
-        rows: Sequence[Row],
-        features: Mapping[Content, ImageFeatures],
+        rows: Sequence[PromptRow],
+        features: Mapping[Any, ImageFeatures],
+        *,
+        most_tokens: int | None = None,
     ) -> None:
         """
         Args:
-            features: encoded image of every content that occurs in `rows`.
+            rows: of any prompts with equal image spans; whatever follows the last image may
+                differ in length.
+            features: encoded image of everything that stands in a slot of `rows`.
+            most_tokens: of all rows together in one pass; longer pieces of prompts are cut.
         """
-        super().__init__(model, family, prompt, rows)
-        self._features = features
+        super().__init__(model, family)
+        self.rows, self._features, self._most_tokens = tuple(rows), features, most_tokens
+        self._cache = shared_cache(model)
+        last = [int(row.prompt.position_ids.max()) + 1 for row in self.rows]
+        self._positions = torch.tensor(last)
 
     def prefill(self) -> Tensor:
         # Indices stay on the CPU: layers may lie on several devices, and each takes them there.
-        prefixes: list[Row] = [()]  # the distinct prefixes that the cache rows stand for
-        for start, end, slots in prefill_chunks(self.prompt, self.rows):
-            width = slots.stop
-            grown = list(dict.fromkeys(row[:width] for row in self.rows))
-            parents = [prefixes.index(prefix[: slots.start]) for prefix in grown]
-            if self._cache.get_seq_length() and parents != list(range(len(prefixes))):
-                self._cache.batch_select_indices(torch.tensor(parents))
-            prefixes = grown
-            logits = self._run_chunk(start, end, [prefix[slots.start :] for prefix in grown])
-        order = [prefixes.index(row) for row in self.rows]
-        if order != list(range(len(prefixes))):  # equal rows, or rows in another order
-            index = torch.tensor(order)
-            self._cache.batch_select_indices(index)
-            logits = logits[index]
-        return logits[:, None]
+        labels = [0] * len(self.rows)  # the prefix that each row shares, so far the empty one
+        for start, end in prefill_chunks(self.rows):
+            parents, labels = labels, prefix_labels(self.rows, end)
+            first = [labels.index(label) for label in range(max(labels) + 1)]
+            if self._cache.get_seq_length():
+                self._cache.batch_select_indices(torch.tensor([parents[row] for row in first]))
+            logits = self._run_chunk([self.rows[row] for row in first], start, end)
+        if labels != list(range(len(labels))):  # equal rows
+            rows = torch.tensor(labels)
+            self._cache.batch_select_indices(rows)
+            logits = logits[rows]
+            self._seen = None if self._seen is None else self._seen[rows]
+        return logits
 
-    def _run_chunk(self, start: int, end: int, contents: list[Row]) -> Tensor:
-        batch = len(contents)
-        features = [self._features[content] for row in contents for content in row]
-        extra = {"mm_encoder_outputs": self.family.encoder_outputs(features)} if features else {}
-        positions = self.prompt.position_ids[..., start:end]
-        return self._forward(
-            self.prompt.input_ids[:, start:end].expand(batch, -1),
-            positions.expand(*positions.shape[:-2], batch, -1),
-            **extra,
+    def _run_chunk(self, rows: Sequence[PromptRow], start: int, end: int | None) -> Tensor:
+        ids = [row.prompt.input_ids[0, start:end] for row in rows]
+        lengths = [len(each) for each in ids]
+        width = max(lengths)
+        slots = [slots_between(row.prompt, start, end) for row in rows]
+        features = [
+            [self._features[key] for key in row.images[part.start : part.stop]]
+            for row, part in zip(rows, slots, strict=True)
+        ]
+        # Padding stands on the left of the last piece, where every row ends at the same place.
+        nothing = int(self.family.image_token_id(self.model) == 0)
+        padded = pad_sequence(ids, batch_first=True, padding_value=nothing, padding_side="left")
+        positions = torch.stack(
+            [_left(row.prompt.position_ids[..., 0, start:end], width) for row in rows], dim=-2
         )
+        if min(lengths) < width:
+            before = torch.ones(len(rows), self._cache.get_seq_length() + width, dtype=torch.long)
+            for row, length in zip(before, lengths, strict=True):
+                row[len(row) - width : len(row) - length] = 0
+            self._seen = before
+        whole = self._seen
+        step = max(1, self._most_tokens // len(rows)) if self._most_tokens else width
+        for at in range(0, width, step):
+            piece = padded[:, at : at + step]
+            if whole is not None:
+                self._seen = whole[:, : self._cache.get_seq_length() + piece.shape[1]]
+            there = piece_features(padded == self.family.image_token_id(self.model), at,
+                                   at + step, features)  # fmt: skip
+            logits = self._forward(piece, positions[..., at : at + step], there)
+        return logits
 
 
 @final
@@ -150,12 +197,14 @@ class NaiveRows(AbstractRows):
         Args:
             images: pixels of every content that occurs in `rows`.
         """
-        super().__init__(model, family, prompt, rows)
-        self._images = images
+        super().__init__(model, family)
+        self._prompt, self._rows, self._images = prompt, tuple(rows), images
+        self._cache = DynamicCache(config=model.config.get_text_config())
+        self._positions = torch.full((len(rows),), int(prompt.position_ids.max()) + 1)
 
     def prefill(self) -> Tensor:
-        input_ids = self.prompt.input_ids.expand(len(self.rows), -1)
-        pixels = self.family.model_kwargs([self._images[c] for row in self.rows for c in row])
+        input_ids = self._prompt.input_ids.expand(len(self._rows), -1)
+        pixels = self.family.model_kwargs([self._images[c] for row in self._rows for c in row])
         outputs = self.model(
             input_ids=input_ids,
             past_key_values=self._cache,
@@ -165,21 +214,73 @@ class NaiveRows(AbstractRows):
             **{name: tensor.to(input_device(self.model)) for name, tensor in pixels.items()},
             **self.family.text_kwargs(self.model, input_ids),
         )
-        return outputs.logits[:, -1:].float()
+        return outputs.logits[:, -1].float()
 
 
-def prefill_chunks(prompt: Prompt, rows: Sequence[Row]) -> list[tuple[int, int, range]]:
-    """Where to cut the prompt: at the start of each image at which rows part.
+def prefill_chunks(rows: Sequence[PromptRow]) -> list[tuple[int, int | None]]:
+    """Where to cut prompts: at the images, and behind the last one, wherever rows part.
 
     Returns:
-        ``(start, end, slots)`` per chunk: its token range and the image slots that start in it.
-        Rows whose contents are equal up to the end of a chunk run through it once.
+        ``(start, end)`` token range of every chunk; the last has no end, since prompts differ
+        there. Rows that are equal up to the end of a chunk run through it once.
     """
-    starts = [start for start, _ in prompt.spans]
-    distinct = [len({row[:width] for row in rows}) for width in range(len(starts) + 1)]
-    parting = {starts[slot] for slot in range(len(starts)) if distinct[slot + 1] > distinct[slot]}
-    cuts = sorted(parting | {0, prompt.input_ids.shape[1]})
+    spans = rows[0].prompt.spans
+    places = [*(start for start, _ in spans), *(end for _, end in spans[-1:])]
+    distinct = [max(prefix_labels(rows, place)) for place in places]
+    distinct.append(max(prefix_labels(rows, None)))
+    parting = {place for place, (here, there) in zip(places, pairwise(distinct), strict=True)
+               if there > here}  # fmt: skip
+    cuts = sorted(parting | {0})
+    return [*pairwise(cuts), (cuts[-1], None)]
+
+
+def prefix_labels(rows: Sequence[PromptRow], end: int | None) -> list[int]:
+    """A number for every row: equal where text and images are equal up to token `end`."""
+    texts: dict[int, tuple[bytes, int]] = {}
+    for prompt in {id(row.prompt): row.prompt for row in rows}.values():
+        text = prompt.input_ids[0, :end].cpu().numpy().tobytes()
+        texts[id(prompt)] = text, slots_between(prompt, 0, end).stop
+    known: dict[Hashable, int] = {}
+    labels = []
+    for row in rows:
+        text, width = texts[id(row.prompt)]
+        labels.append(known.setdefault((text, row.images[:width]), len(known)))
+    return labels
+
+
+def slots_between(prompt: Prompt, start: int, end: int | None) -> range:
+    """Image slots whose tokens begin in a token range."""
+    starts = [begin for begin, _ in prompt.spans]
+    stop = len(starts) if end is None else bisect_left(starts, end)
+    return range(bisect_left(starts, start), stop)
+
+
+def piece_features(
+    shown: Tensor, start: int, end: int, features: Sequence[Sequence[ImageFeatures]]
+) -> list[ImageFeatures]:
+    """What of the images of every row lies between two places of a chunk.
+
+    Args:
+        shown: ``[rows, tokens]``, which tokens of the chunk are images.
+        start, end: the places.
+        features: of every row of the chunk, image by image.
+    """
+    if start == 0 and end >= shown.shape[1]:
+        return [each for row in features for each in row]
+    before = shown[:, :start].sum(dim=1).tolist()
+    until = shown[:, :end].sum(dim=1).tolist()
     return [
-        (start, end, range(bisect_left(starts, start), bisect_left(starts, end)))
-        for start, end in pairwise(cuts)
+        ImageFeatures(
+            torch.cat([each.embeddings for each in row])[a:b],
+            tuple(torch.cat(layer)[a:b] for layer in zip(*(e.deepstack for e in row), strict=True)),
+        )
+        for row, a, b in zip(features, before, until, strict=True)
+        if b > a
     ]
+
+
+def _left(positions: Tensor, width: int) -> Tensor:
+    """Positions ``[.., length]`` of a row that is padded on the left: the padding's are of no
+    account."""
+    padding = positions[..., :1].expand(*positions.shape[:-1], width - positions.shape[-1])
+    return torch.cat([padding, positions], dim=-1)

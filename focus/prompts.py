@@ -32,6 +32,11 @@ class Prompt:
     position_ids: Tensor
     text: str
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of ids and positions."""
+        return self.input_ids.nbytes + self.position_ids.nbytes
+
 
 def place_images(question: str, num_images: int) -> str:
     """Question with exactly one placeholder per image; images go first where it has none.

@@ -9,7 +9,7 @@ import pytest
 
 from focus.branches import Content, clean_plan, focus_plan, target_units
 from focus.decoding import Focus, Request
-from focus.decoding.rows import render
+from focus.decoding.shown import render
 from focus.errors import InvalidValueError
 from focus.noise import NOISE_TYPES, NoiseConfig, blend, noise_generator, noise_image
 

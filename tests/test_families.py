@@ -20,7 +20,7 @@ import torch
 from conftest import PARTS
 
 from focus.decoding import STRATEGIES, Focus, GenerationSettings, Vanilla
-from focus.decoding.rows import render
+from focus.decoding.shown import render
 from focus.errors import InvalidValueError
 from focus.models import Checkpoint, ImageBudget
 from focus.noise import NoiseConfig

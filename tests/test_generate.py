@@ -125,8 +125,8 @@ class TestSampling:
     def test_one_draw_per_step_goes_to_all_rows(self, vlm, ask, words_only):
         """The published code lets every row draw: its branches go on with different texts."""
         appended = []
-        hook = vlm.model.register_forward_pre_hook(
-            lambda _, args, kwargs: appended.append(kwargs["input_ids"]), with_kwargs=True
+        hook = vlm.model.get_input_embeddings().register_forward_pre_hook(
+            lambda _, args: appended.append(args[0])
         )
         settings = replace(self.SETTINGS, num_return_sequences=3)
         decoded = FOCUS.decode(vlm, ask(2), settings, **words_only)
@@ -550,10 +550,10 @@ class TestMemory:
         """Makes the vision tower, the prefill or a later step fail."""
 
         def fail(_, args, kwargs):
-            if where != "step" or kwargs["input_ids"].shape[1] == 1:
+            if where != "step" or kwargs["inputs_embeds"].shape[1] == 1:
                 raise error
 
-        module = vlm.model.model.vision_tower if where == "encode" else vlm.model
+        module = vlm.model.model.vision_tower if where == "encode" else vlm.model.get_decoder()
         module.register_forward_pre_hook(fail, with_kwargs=True)
         return vlm
 

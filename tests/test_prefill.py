@@ -14,7 +14,7 @@ from focus.decoding import Focus, GenerationSettings, Request, Vanilla
 from focus.decoding.rows import prepare
 from focus.generate import encode_contents
 from focus.models.tiny import build_tiny
-from focus.prefill import NaiveRows, SharedPrefixRows, prefill_chunks
+from focus.prefill import NaiveRows, PromptRow, SharedPrefixRows, prefill_chunks, slots_between
 from focus.prompts import Prompt
 
 BOUND = 1e-4
@@ -26,8 +26,10 @@ ADJACENT = ((3, 7), (7, 11), (11, 15))
 
 def cut(spans, plan, length=30):
     ids = torch.zeros(1, length, dtype=torch.long)
-    chunks = prefill_chunks(Prompt(ids, spans, ids, ""), plan.rows)
-    return [(start, end, list(slots)) for start, end, slots in chunks]
+    prompt = Prompt(ids, spans, ids, "")
+    chunks = prefill_chunks([PromptRow(prompt, row) for row in plan.rows])
+    slots = [list(slots_between(prompt, start, end)) for start, end in chunks]
+    return [(start, end or length, each) for (start, end), each in zip(chunks, slots, strict=True)]
 
 
 @pytest.mark.parametrize(
@@ -55,10 +57,11 @@ def test_the_prompt_is_cut_where_rows_part(spans, plan, expected):
 
 @pytest.fixture
 def spy(vlm):
-    """Shapes ``(rows, tokens)`` of every forward pass of the model."""
+    """Shapes ``(rows, tokens)`` of every forward pass of the language model."""
     shapes = []
-    hook = vlm.model.register_forward_pre_hook(
-        lambda _, args, kwargs: shapes.append(tuple(kwargs["input_ids"].shape)), with_kwargs=True
+    hook = vlm.model.get_decoder().register_forward_pre_hook(
+        lambda _, args, kwargs: shapes.append(tuple(kwargs["inputs_embeds"].shape[:2])),
+        with_kwargs=True,
     )
     yield shapes
     hook.remove()
@@ -142,8 +145,10 @@ def both_rows(vlm, request, plan):
     """The same plan with shared prefixes and as one naive batch."""
     branches = prepare(vlm, request, plan, lambda logits: logits[0])
     features = encode_contents(vlm.model, branches)
-    parts = (vlm.model, vlm.family, branches.prompt, plan.rows)
-    return SharedPrefixRows(*parts, features), NaiveRows(*parts, branches.images)
+    parts, prompt = (vlm.model, vlm.family), branches.prompt
+    rows = [PromptRow(prompt, row) for row in plan.rows]
+    naive = NaiveRows(*parts, prompt, plan.rows, branches.images)
+    return SharedPrefixRows(*parts, rows, features), naive
 
 
 @torch.no_grad()
@@ -157,10 +162,12 @@ def test_rows_come_back_in_the_order_of_the_plan(vlm, images, question, order):
     rows = tuple(plan.rows[k] for k in order)
     plan = BranchPlan(rows, has_reference=False, units=((0,),) * len(rows))
     shared, naive = both_rows(vlm, Request(images[:3], question, "sample"), plan)
-    logits = [shared.prefill(), shared.step(torch.tensor([20])), shared.step(torch.tensor([30]))]
-    others = [naive.prefill(), naive.step(torch.tensor([20])), naive.step(torch.tensor([30]))]
+    twenty, thirty = (torch.full((len(order),), token) for token in (20, 30))
+    logits, others = (
+        [each.prefill(), each.step(twenty), each.step(thirty)] for each in (shared, naive)
+    )
     for ours, theirs in zip(logits, others, strict=True):
-        assert ours.shape == (len(order), 1, vlm.model.config.text_config.vocab_size)
+        assert ours.shape == (len(order), vlm.model.config.text_config.vocab_size)
         assert (ours - theirs).abs().max() <= BOUND
         for one, other in ((0, 1), (0, -1)):
             same = order[one] == order[other]
@@ -174,15 +181,15 @@ def test_each_sequence_of_each_row_keeps_its_own_cache(vlm, ask):
     plan = focus_plan(2)
     together, _ = both_rows(vlm, request, plan)
     together.prefill()
-    together.repeat(3)
+    together.select([row for row in range(3) for _ in range(3)])
     tokens = [torch.tensor([20, 30, 40]), torch.tensor([21, 31, 41])]
-    logits = [together.step(token) for token in tokens]
+    logits = [together.step(token.repeat(3)).unflatten(0, (3, 3)) for token in tokens]
     for sequence in range(3):
         _, alone = both_rows(vlm, request, plan)
         alone.prefill()
         for step, token in enumerate(tokens):
-            expected = alone.step(token[sequence : sequence + 1])
-            difference = logits[step][:, sequence] - expected[:, 0]
+            expected = alone.step(token[sequence].repeat(3))
+            difference = logits[step][:, sequence] - expected
             assert difference.abs().max() <= BOUND
     assert (logits[1][:, 0] - logits[1][:, 1]).abs().max() > 100 * BOUND  # control
 
@@ -208,5 +215,5 @@ def test_exact_with_eager_attention_and_sliding_windows(ask, attention, window):
     shared, naive = both_rows(vlm, ask(4), focus_plan(4))
     assert (shared.prefill() - naive.prefill()).abs().max() <= BOUND
     for token in range(20, 32):
-        step = torch.tensor([token])
+        step = torch.full((5,), token)
         assert (shared.step(step) - naive.step(step)).abs().max() <= BOUND

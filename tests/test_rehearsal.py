@@ -26,7 +26,7 @@ from transformers import (
 
 from focus.branches import focus_plan
 from focus.decoding import Focus, GenerationSettings, Request, Vanilla
-from focus.decoding.rows import ShownImages
+from focus.decoding.shown import ShownImages
 from focus.doctor import plain_is_generate
 from focus.errors import ContextLengthError
 from focus.models import Checkpoint

@@ -28,6 +28,7 @@ from focus.benchmarks.embedded import IndexedQuestion
 from focus.benchmarks.mirb import MIRB
 from focus.benchmarks.muirbench import MuirBench
 from focus.decoding import Focus, GenerationSettings, Vanilla, official_settings
+from focus.engines import LocalEngine
 from focus.errors import (
     BranchMemoryError,
     InvalidValueError,
@@ -116,16 +117,16 @@ def test_settings_of_speed_are_no_part_of_a_run(tmp_path):
 
 
 def test_after_running_out_of_memory_a_run_goes_on_with_smaller_batches(tmp_path, monkeypatch):
-    answer, calls = evaluation.answer_example, []
+    generate, calls = LocalEngine.generate, []
 
-    def scarce(cell, example):
-        calls.append(example.id)
-        if getattr(cell.decoding, "encode_batch", 1) > 1 and len(calls) > 5:
+    def scarce(engine, prompts, settings):
+        calls.extend(prompts)
+        if max(prompt.encode_batch for prompt in prompts) > 1 and len(calls) > 5:
             raise BranchMemoryError("out of memory; lower encode_batch")
-        return answer(cell, example)
+        return generate(engine, prompts, settings)
 
-    monkeypatch.setattr(evaluation, "answer_example", scarce)
-    settings = (*TINY, "limit=4", f"results={tmp_path}")
+    monkeypatch.setattr(LocalEngine, "generate", scarce)
+    settings = (*TINY, "limit=4", f"results={tmp_path}", "engine.batch=1")
     with pytest.raises(BranchMemoryError):
         call(main, *settings, folder=tmp_path)
     assert len(records_of(tmp_path)) == 5
@@ -271,14 +272,15 @@ def test_the_published_budget_squares_the_images_that_the_published_code_does(mo
     vlm = build_tiny("qwen2_5_vl")
     settings = GenerationSettings(max_new_tokens=1)
     benchmark = IndexedQuestion(size=1)
-    cell = evaluation.Cell(vlm, benchmark, Vanilla(), settings, "vanilla")
-    squared = replace(cell, vlm=replace(vlm, budget="published"))
+    cell = evaluation.Cell(LocalEngine(vlm), benchmark, Vanilla(), settings, "vanilla")
+    squared = replace(cell, engine=LocalEngine(replace(vlm, budget="published")))
     tokens = {}
     for size in (None, (48, 48)):
         monkeypatch.setattr(IndexedQuestion, "published_size", size)
         for each in (cell, squared):
-            record = evaluation.answer_example(each, benchmark[0])
-            tokens[size, record["budget"]] = record["image_tokens"]
+            request = each.request(benchmark[0])
+            decoded = each.decoding.decode(each.vlm, request, settings)
+            tokens[size, each.vlm.budget] = list(decoded.image_tokens)
     assert tokens[(48, 48), "published"] == [9, 9]
     assert all(found == [4, 4] for key, found in tokens.items() if key != ((48, 48), "published"))
     assert MuirBench.published_size == MIRB.published_size == (512, 512)

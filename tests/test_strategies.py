@@ -416,7 +416,7 @@ class TestAdaptiveFocus:
         clock = iter(range(1000))
         monkeypatch.setattr("time.perf_counter", lambda: float(next(clock)))
         unsure = AdaptiveFocus(threshold=1e6, margin="logit")
-        assert unsure.decode(own_vlm, ask(2), SHORT).seconds == 4  # readings: start, 2 passes' 3
+        assert unsure.decode(own_vlm, ask(2), SHORT).seconds == 5  # readings: start, 2 passes' 4
 
     def test_sure_answers_run_the_language_model_as_plain_decoding_does(self, vlm, ask):
         def shapes(strategy):

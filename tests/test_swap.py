@@ -22,6 +22,7 @@ from focus.benchmarks.muirbench import MuirBench
 from focus.benchmarks.prompting import rotation, turned
 from focus.benchmarks.registry import BENCHMARKS
 from focus.decoding import Focus, GenerationSettings, Vanilla, Vcd
+from focus.engines import LocalEngine
 from focus.errors import InvalidValueError
 from focus.models import VisionLanguageModel
 from focus.noise import NoiseConfig
@@ -339,20 +340,21 @@ def test_every_benchmark_with_orders_is_tested_here():
 def test_variants_of_a_cell(vlm: VisionLanguageModel):
     """Further seeds are asked in the first order only, and only where there is noise."""
     decoding = Focus(noise=NoiseConfig(seed=5))
-    cell = Cell(vlm, MinimalPair(size=2), decoding, GenerationSettings(seed=7), "focus")
+    engine, settings = LocalEngine(vlm), GenerationSettings(seed=7)
+    cell = Cell(engine, MinimalPair(size=2), decoding, settings, "focus")
     cells = variants(cell, orders=9, noise_seeds=3)
     assert [(c.order, c.seed) for c in cells] == [(0, None), (1, None), (0, 1), (0, 2)]
     assert [c.benchmark.order for c in cells] == [0, 1, 0, 0]
     assert [c.decoding.noise.seed for c in cells] == [5, 5, 6, 7]
     assert [c.settings.seed for c in cells] == [7, 7, 8, 9]
-    plain = Cell(vlm, MinimalPair(size=2), Vanilla(), GenerationSettings(), "vanilla")
+    plain = Cell(engine, MinimalPair(size=2), Vanilla(), GenerationSettings(), "vanilla")
     assert [(c.order, c.seed) for c in variants(plain, orders=2, noise_seeds=3)] == [
         (0, None),
         (1, None),
     ]
-    vcd = Cell(vlm, SingleImage(size=2), Vcd(seed=4), GenerationSettings(), "vcd")
+    vcd = Cell(engine, SingleImage(size=2), Vcd(seed=4), GenerationSettings(), "vcd")
     assert [c.decoding.seed for c in variants(vcd, orders=1, noise_seeds=2)] == [4, 5]
-    single = Cell(vlm, SingleImage(size=2), Vanilla(), GenerationSettings(), "vanilla")
+    single = Cell(engine, SingleImage(size=2), Vanilla(), GenerationSettings(), "vanilla")
     assert len(variants(single, orders=4, noise_seeds=1)) == 1
 
 

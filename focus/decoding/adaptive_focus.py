@@ -26,8 +26,9 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Literal, final
+from typing import Any, ClassVar, Literal, cast, final
 
 from torch import Tensor
 
@@ -36,9 +37,11 @@ from focus.decoding.branching import BranchSettings
 from focus.decoding.focus import Focus
 from focus.decoding.reuse import remembering
 from focus.decoding.routed_focus import RoutedFocus
-from focus.decoding.rows import clean_rows, decode_rows
+from focus.decoding.rows import Pass, clean_rows, decode_pass, decode_passes
 from focus.decoding.vanilla import Vanilla
-from focus.errors import InvalidValueError
+from focus.engines.base import AbstractEngine
+from focus.errors import FocusError, InvalidValueError
+from focus.generate import KeepLogits
 from focus.models.loading import VisionLanguageModel
 
 Margin = Literal["probability", "logit"]
@@ -99,7 +102,7 @@ class AdaptiveFocus(BranchSettings, AbstractDecoding):
         request: Request,
         settings: GenerationSettings,
         *,
-        keep_logits: str = "none",
+        keep_logits: KeepLogits = "none",
         **generate_kwargs: Any,
     ) -> Decoded:
         """Answers one request; rows, encodings and seconds are those of both passes together."""
@@ -110,37 +113,56 @@ class AdaptiveFocus(BranchSettings, AbstractDecoding):
             return self.focus.decode(vlm, request, settings, **generate_kwargs)
         started = time.perf_counter()
         vlm, family = remembering(vlm)
-        plan, plain = clean_rows(len(request.images))
-        decided = False
-
-        def combine(logits: Tensor) -> Tensor:
-            nonlocal decided
-            if not decided and first_margin(logits[0, 0], self.margin) < self.threshold:
-                raise _Unsure
-            decided = True
-            return plain(logits)
-
-        try:
-            return decode_rows(
-                vlm,
-                request,
-                settings,
-                plan=plan,
-                combine=combine,
-                encode_batch=self.encode_batch,
-                **generate_kwargs,
-            )
-        except _Unsure:
-            pass  # not in here: the exception holds on to the cache of the plain row
+        plain = self._plain(request)
+        decoded = decode_pass(vlm, plain, settings, **generate_kwargs)
+        if not _given_up(decoded):
+            return decoded
         if generate_kwargs.get("streamer") is not None:
             generate_kwargs["streamer"] = _AfterPrompt(generate_kwargs["streamer"])
-        decoded = self.focus.decode(vlm, request, settings, **generate_kwargs)
+        answer = self.focus.decode(vlm, request, settings, **generate_kwargs)
         return replace(
-            decoded,
-            num_rows=len(plan.rows) + decoded.num_rows,
-            num_encoded=len(plan.contents) + decoded.num_encoded - family.num_reused,
+            _both(decoded, answer, num_reused=family.num_reused),
             seconds=time.perf_counter() - started,
         )
+
+    def decode_many(
+        self,
+        engine: AbstractEngine,
+        requests: Sequence[Request],
+        settings: GenerationSettings,
+        *,
+        keep_logits: KeepLogits = "none",
+    ) -> list[Decoded | FocusError]:
+        """Plain decoding of all together, then the branches where it was unsure."""
+        plans = [self.focus.plan(request) for request in requests]
+        found: dict[int, Decoded | FocusError] = {}
+        if self.threshold < math.inf:
+            passes = [
+                self._plain(request, never=self.threshold == 0 or not plan.has_reference)
+                for request, plan in zip(requests, plans, strict=True)
+            ]
+            answers = decode_passes(engine, passes, settings, keep_logits=keep_logits)
+            found = {i: each for i, each in enumerate(answers) if not _given_up(each)}
+        unsure = [i for i in range(len(requests)) if i not in found]
+        asked = [requests[i] for i in unsure]
+        branched = self.focus.decode_many(engine, asked, settings, keep_logits=keep_logits)
+        for i, answer in zip(unsure, branched, strict=True):
+            if self.threshold < math.inf and isinstance(answer, Decoded):
+                plain = cast(Decoded, answers[i])
+                clean = sum(content.kind == "clean" for content in plans[i].contents)
+                both = _both(plain, answer, num_reused=0 if self.prefill == "naive" else clean)
+                answer = replace(both, seconds=plain.seconds + answer.seconds)
+            found[i] = answer
+        return [found[i] for i in range(len(requests))]
+
+    def _plain(self, request: Request, *, never: bool = False) -> Pass:
+        """Plain decoding that ends at its first token where it is unsure; or never."""
+        unsure = None if never else self._unsure
+        plan, combine = clean_rows(len(request.images))
+        return Pass(request, plan, combine, encode_batch=self.encode_batch, give_up=unsure)
+
+    def _unsure(self, logits: Tensor) -> bool:
+        return first_margin(logits, self.margin) < self.threshold
 
 
 def first_margin(logits: Tensor, margin: Margin) -> float:
@@ -158,8 +180,17 @@ def first_margin(logits: Tensor, margin: Margin) -> float:
     return float(first - second)
 
 
-class _Unsure(Exception):
-    """Ends the plain pass after its prefill, before it has chosen (or streamed) anything."""
+def _given_up(answer: Decoded | FocusError) -> bool:
+    return isinstance(answer, Decoded) and not answer.token_ids[0]
+
+
+def _both(plain: Decoded, answer: Decoded, *, num_reused: int) -> Decoded:
+    """The branches' answer, at the cost of both passes."""
+    return replace(
+        answer,
+        num_rows=plain.num_rows + answer.num_rows,
+        num_encoded=plain.num_encoded + answer.num_encoded - num_reused,
+    )
 
 
 class _AfterPrompt:

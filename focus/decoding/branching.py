@@ -17,8 +17,8 @@ from focus.branches import (
     target_units,
 )
 from focus.contrast import validate_alpha
-from focus.decoding.base import AbstractDecoding, Decoded, GenerationSettings, Request
-from focus.decoding.rows import decode_rows
+from focus.decoding.base import Request
+from focus.decoding.rows import AbstractPassDecoding, Pass
 from focus.errors import InvalidValueError
 from focus.generate import check_encode_batch
 from focus.models.loading import VisionLanguageModel
@@ -78,7 +78,7 @@ class BranchSettings:
         return {each.name: getattr(self, each.name) for each in fields(BranchSettings)}
 
 
-class AbstractBranching(BranchSettings, AbstractDecoding):
+class AbstractBranching(BranchSettings, AbstractPassDecoding):
     """A strategy that decodes from the rows of FOCUS in one pass; it says how they are combined."""
 
     def plan(self, request: Request) -> BranchPlan:
@@ -107,25 +107,13 @@ class AbstractBranching(BranchSettings, AbstractDecoding):
     def _combine(self, logits: Tensor) -> Tensor:
         """The same for rows with a reference."""
 
-    def decode(
-        self,
-        vlm: VisionLanguageModel,
-        request: Request,
-        settings: GenerationSettings,
-        *,
-        keep_logits: str = "none",
-        **generate_kwargs: Any,
-    ) -> Decoded:
-        return decode_rows(
-            vlm,
+    def one_pass(self, vlm: VisionLanguageModel, request: Request) -> Pass:
+        return Pass(
             request,
-            settings,
-            plan=self.plan(request),
-            combine=self.combine,
+            self.plan(request),
+            self.combine,
             noise=self.noise,
             per_run=self.sharing == "run",
             prefill=self.prefill,
             encode_batch=self.encode_batch,
-            keep_logits=keep_logits,
-            **generate_kwargs,
         )

@@ -21,13 +21,16 @@ from __future__ import annotations
 
 import string
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, final
+from typing import Any, ClassVar, cast, final
 
 from focus.decoding.base import AbstractDecoding, Decoded, GenerationSettings, Request
 from focus.decoding.reuse import remembering
 from focus.decoding.vanilla import Vanilla
-from focus.errors import InvalidValueError, PromptError
+from focus.engines.base import AbstractEngine
+from focus.errors import FocusError, InvalidValueError, PromptError
+from focus.generate import KeepLogits
 from focus.images import IMAGE_PLACEHOLDER
 from focus.models.loading import VisionLanguageModel
 from focus.prompts import place_images, without_special_tokens
@@ -80,7 +83,7 @@ class CaptionThenAnswer(AbstractDecoding):
         request: Request,
         settings: GenerationSettings,
         *,
-        keep_logits: str = "none",
+        keep_logits: KeepLogits = "none",
         **generate_kwargs: Any,
     ) -> Decoded:
         """Answers one request; rows, encodings and seconds are those of all passes together."""
@@ -100,6 +103,42 @@ class CaptionThenAnswer(AbstractDecoding):
             num_encoded=sum(each.num_encoded for each in passes) - family.num_reused,
             seconds=time.perf_counter() - started,
         )
+
+    def decode_many(
+        self,
+        engine: AbstractEngine,
+        requests: Sequence[Request],
+        settings: GenerationSettings,
+        *,
+        keep_logits: KeepLogits = "none",
+    ) -> list[Decoded | FocusError]:
+        """All captions together, then all answers."""
+        plain = Vanilla()
+        if not self.active:
+            return plain.decode_many(engine, requests, settings, keep_logits=keep_logits)
+        short = replace(settings, max_new_tokens=self.max_caption_tokens, num_return_sequences=1)
+        lists = [self.caption_requests(request) for request in requests]
+        asked = [each for captions in lists for each in captions]
+        written = iter(plain.decode_many(engine, asked, short))
+        captions = [[next(written) for _ in each] for each in lists]
+        failed = {i: error for i, each in enumerate(captions) for error in each
+                  if isinstance(error, FocusError)}  # fmt: skip
+        known = {i: cast(list[Decoded], each) for i, each in enumerate(captions) if i not in failed}
+        captioned = [
+            self.captioned(requests[i], [caption.text for caption in each], engine.vlm)
+            for i, each in known.items()
+        ]
+        answers = plain.decode_many(engine, captioned, settings, keep_logits=keep_logits)
+        found: dict[int, Decoded | FocusError] = {**failed}
+        for (i, each), answer in zip(known.items(), answers, strict=True):
+            if isinstance(answer, Decoded):
+                answer = replace(
+                    answer,
+                    num_rows=answer.num_rows + sum(one.num_rows for one in each),
+                    seconds=answer.seconds + sum(one.seconds for one in each),
+                )  # the captions have encoded its images
+            found[i] = answer
+        return [found[i] for i in range(len(requests))]
 
     @property
     def active(self) -> bool:

@@ -26,6 +26,7 @@ from focus.decoding.base import AbstractDecoding, Decoded, GenerationSettings, R
 from focus.decoding.rows import clean_rows, prepare
 from focus.decoding.vanilla import Vanilla
 from focus.errors import InvalidValueError
+from focus.generate import KeepLogits
 from focus.models.loading import VisionLanguageModel
 from focus.prompts import Prompt
 
@@ -56,7 +57,7 @@ class AbstractIntervention(AbstractDecoding):
         request: Request,
         settings: GenerationSettings,
         *,
-        keep_logits: str = "none",
+        keep_logits: KeepLogits = "none",
         **generate_kwargs: Any,
     ) -> Decoded:
         with removed_afterwards() as handles:

@@ -5,114 +5,31 @@ from __future__ import annotations
 import functools
 import math
 import time
-from collections.abc import Mapping
+from abc import abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from statistics import fmean
-from typing import Any
+from typing import Any, Literal
 
 import torch
-from PIL import Image
+from torch import Tensor
 
 from focus.branches import BranchPlan, Content, clean_plan
-from focus.decoding.base import Decoded, GenerationSettings, Request
-from focus.errors import ImageError, UnsupportedGenerationError
-from focus.generate import BranchedPrompt, Combine, decode_branches
-from focus.models.base import ImageFeatures, ImageInputs
-from focus.models.loading import VisionLanguageModel
-from focus.noise import (
-    NOISE_TYPES,
-    NoiseConfig,
-    blend,
-    noise_generator,
-    noise_image,
-    published_blend,
+from focus.decoding.base import (
+    AbstractDecoding,
+    Decoded,
+    GenerationSettings,
+    Request,
+    attempted,
 )
-from focus.prompts import build_prompt
-
-
-def render(
-    plan: BranchPlan, request: Request, noise: NoiseConfig, *, per_run: bool = False
-) -> dict[Content, Image.Image]:
-    """Image of every content of a plan at its own size: the published order, and what to show.
-
-    The key of each draw is (seed, sample id, image index, row), or (seed, image index) where a
-    whole run shares its noise: it never depends on the order in which samples are decoded.
-    """
-    return {
-        content: request.images[content.slot]
-        if content.kind == "clean"
-        else _masked(content, request, noise, request.images[content.slot], per_run=per_run)
-        for content in plan.contents
-    }
-
-
-def _masked(
-    content: Content,
-    request: Request,
-    noise: NoiseConfig,
-    image: Image.Image,
-    *,
-    per_run: bool,
-    view: int = 0,
-) -> Image.Image:
-    """Noise, or a blend with it, in place of an image or of one of the model's views of it."""
-    sample_id = "" if per_run else request.sample_id
-    random = noise_generator(noise.seed, sample_id, content.slot, content.row, view)
-    scale = noise.scale if content.kind == "blend" else 1.0
-    if noise.drawn_at == "image":
-        return published_blend(noise.name, image, random, scale=scale, severity=noise.severity)
-    drawn = noise_image(noise.name, image, random, severity=noise.severity)
-    return blend(image, drawn, scale=scale)
-
-
-class ShownImages:
-    """What the vision tower takes for every content of a plan, each worked out once.
-
-    Noise is drawn at the size that the model sees (`NoiseConfig.drawn_at`): on each of the views
-    that the processor makes of the clean image, so that it fills exactly as many tokens.
-    """
-
-    def __init__(self, vlm: VisionLanguageModel, request: Request) -> None:
-        self.vlm, self.request = vlm, request
-        self._clean: dict[int, ImageInputs] = {}
-        self._views: dict[int, tuple[Image.Image, ...]] = {}
-
-    def clean(self, slot: int) -> ImageInputs:
-        """The image at `slot`.
-
-        Raises:
-            ImageError: the processor refuses it (sides too unequal, ...), with its place.
-        """
-        if slot not in self._clean:
-            vlm, image = self.vlm, self.request.images[slot]
-            try:
-                self._clean[slot] = vlm.family.image_inputs(vlm.processor, image)
-            except ValueError as error:
-                raise ImageError(
-                    f"image {slot + 1} of {len(self.request.images)}, {image.width} x "
-                    f"{image.height} pixels, is refused by the image processor of {vlm.name}: "
-                    f"{error}"
-                ) from error
-        return self._clean[slot]
-
-    def views(self, slot: int) -> tuple[Image.Image, ...]:
-        """The image at `slot` as the model sees it."""
-        if slot not in self._views:
-            family, processor = self.vlm.family, self.vlm.processor
-            self._views[slot] = family.views(processor, self.clean(slot))
-        return self._views[slot]
-
-    def masked(self, content: Content, noise: NoiseConfig, *, per_run: bool) -> ImageInputs:
-        """Noise, or a blend, in its place."""
-        family, processor = self.vlm.family, self.vlm.processor
-        if noise.drawn_at == "image" or (content.kind == "blend" and noise.scale == 0):
-            clean = self.request.images[content.slot]
-            image = _masked(content, self.request, noise, clean, per_run=per_run)
-            return family.image_inputs(processor, image)
-        views = [
-            _masked(content, self.request, noise, view, per_run=per_run, view=k)
-            for k, view in enumerate(self.views(content.slot))
-        ]
-        return family.view_inputs(processor, views)
+from focus.decoding.shown import ShownImages, remembered, run_noise
+from focus.engines.base import AbstractEngine
+from focus.errors import FocusError, UnsupportedGenerationError
+from focus.generate import BranchedPrompt, Combine, KeepLogits, decode_branches
+from focus.models.base import AbstractFamily, ImageInputs, input_device
+from focus.models.loading import VisionLanguageModel
+from focus.noise import NoiseConfig
+from focus.prompts import Prompt, build_prompt
 
 
 def prepare(
@@ -149,16 +66,13 @@ def prepare(
         if content.kind == "clean":
             inputs[content] = shown.clean(content.slot)
         elif share and content.kind == "noise":
-            inputs[content], features[content] = _run_noise(shown, content, noise)
+            inputs[content], features[content] = run_noise(shown, content, noise)
         else:
             inputs[content] = shown.masked(content, noise, per_run=per_run)
     # Noise fills as many tokens as the image it replaces, so any row gives the prompt its counts.
     first = [inputs[content] for content in plan.rows[0]]
-    prompt = build_prompt(
-        vlm.model, vlm.processor, vlm.family, request.question, first, system=request.system
-    )
     return BranchedPrompt(
-        prompt=prompt,
+        prompt=_prompt(vlm, request, first),
         plan=plan,
         images=inputs,
         family=vlm.family,
@@ -169,42 +83,171 @@ def prepare(
     )
 
 
-def decode_rows(
-    vlm: VisionLanguageModel,
-    request: Request,
+def _prompt(vlm: VisionLanguageModel, request: Request, images: list[ImageInputs]) -> Prompt:
+    key = (
+        *("prompt", type(vlm.family).__qualname__, vlm.processor.chat_template),
+        *(str(input_device(vlm.model)), request.question, request.system),
+        *(vlm.family.layout(image) for image in images),
+    )
+    processor, family = vlm.processor, vlm.family
+    prompt: Prompt = remembered(
+        vlm.seen,
+        key,
+        lambda: build_prompt(
+            vlm.model, processor, family, request.question, images, system=request.system
+        ),
+    )
+    return prompt
+
+
+@dataclass(frozen=True)
+class Pass:
+    """One pass of decoding over the rows of a plan: all that it needs beside the model.
+
+    Args:
+        request: what is asked.
+        plan: the rows.
+        combine: their logits to one distribution; equal functions are called once for many passes.
+        noise, per_run, inputs: see `prepare`.
+        prefill, encode_batch: see `focus.generate.BranchedPrompt`.
+        give_up: from the combined logits ``[vocab]`` of the first step: whether to end there,
+            without an answer.
+        family: reads the images otherwise than the model's own.
+    """
+
+    request: Request
+    plan: BranchPlan
+    combine: Combine
+    noise: NoiseConfig | None = None
+    per_run: bool = False
+    inputs: Mapping[Content, ImageInputs] | None = None
+    prefill: Literal["shared", "naive"] = "shared"
+    encode_batch: int = 8
+    give_up: Callable[[Tensor], bool] | None = None
+    family: AbstractFamily | None = None
+
+    def prepare(
+        self, vlm: VisionLanguageModel, *, seed: int, keep_logits: KeepLogits
+    ) -> BranchedPrompt:
+        """Everything rendered, processed and tokenised."""
+        return prepare(
+            vlm if self.family is None else replace(vlm, family=self.family),
+            self.request,
+            self.plan,
+            self.combine,
+            noise=self.noise,
+            per_run=self.per_run,
+            inputs=self.inputs,
+            seed=seed,
+            prefill=self.prefill,
+            encode_batch=self.encode_batch,
+            give_up=self.give_up,
+            keep_logits=keep_logits,
+        )
+
+
+class AbstractPassDecoding(AbstractDecoding):
+    """A strategy that answers in one pass over rows; it says which, and how they are combined."""
+
+    @abstractmethod
+    def one_pass(self, vlm: VisionLanguageModel, request: Request) -> Pass:
+        """The rows for one request."""
+
+    def decode(
+        self,
+        vlm: VisionLanguageModel,
+        request: Request,
+        settings: GenerationSettings,
+        *,
+        keep_logits: KeepLogits = "none",
+        **generate_kwargs: Any,
+    ) -> Decoded:
+        since = time.perf_counter()
+        one = self.one_pass(vlm, request)
+        return decode_pass(
+            vlm, one, settings, since=since, keep_logits=keep_logits, **generate_kwargs
+        )
+
+    def decode_many(
+        self,
+        engine: AbstractEngine,
+        requests: Sequence[Request],
+        settings: GenerationSettings,
+        *,
+        keep_logits: KeepLogits = "none",
+    ) -> list[Decoded | FocusError]:
+        passes = [attempted(self.one_pass, engine.vlm, each) for each in requests]
+        return decode_passes(engine, passes, settings, keep_logits=keep_logits)
+
+
+def decode_passes(
+    engine: AbstractEngine,
+    passes: Sequence[Pass | FocusError],
     settings: GenerationSettings,
     *,
-    plan: BranchPlan,
-    combine: Combine,
-    noise: NoiseConfig | None = None,
-    per_run: bool = False,
-    inputs: Mapping[Content, ImageInputs] | None = None,
-    prefill: str = "shared",
-    encode_batch: int = 8,
-    keep_logits: str = "none",
+    keep_logits: KeepLogits = "none",
+) -> list[Decoded | FocusError]:
+    """Answers many requests together; `Decoded.seconds` is each one's share of the time.
+
+    What an engine cannot do as one request by itself would (the published full batch, another
+    family's images, settings of the checkpoint that it does not know) is done so.
+    """
+    started = time.perf_counter()
+    vlm = engine.vlm
+    found: list[Decoded | FocusError | None] = [None] * len(passes)
+    prompts: dict[int, BranchedPrompt] = {}
+    alone = not engine.supports(settings) or (
+        keep_logits == "all" and settings.num_return_sequences > 1
+    )
+    for i, one in enumerate(passes):
+        if isinstance(one, FocusError):
+            found[i] = one
+        elif alone or one.prefill == "naive" or one.family is not None:
+            found[i] = attempted(decode_pass, vlm, one, settings, keep_logits=keep_logits)
+        else:
+            prompt = attempted(one.prepare, vlm, seed=settings.seed, keep_logits=keep_logits)
+            if isinstance(prompt, FocusError):
+                found[i] = prompt
+            else:
+                prompts[i] = prompt
+    answers = engine.generate(list(prompts.values()), settings) if prompts else []
+    share = (time.perf_counter() - started) / max(1, len(prompts))
+    for (i, prompt), answer in zip(prompts.items(), answers, strict=True):
+        if isinstance(answer, FocusError):
+            found[i] = answer
+        else:
+            end = vlm.model.generation_config.eos_token_id
+            decoded = _decoded(vlm, prompt, settings, answer.tokens, end)
+            found[i] = replace(
+                decoded,
+                branch_logits=answer.branch_logits,
+                combined_logits=answer.combined_logits,
+                seconds=share,
+            )
+    return [each for each in found if each is not None]
+
+
+def decode_pass(
+    vlm: VisionLanguageModel,
+    one: Pass,
+    settings: GenerationSettings,
+    *,
+    since: float | None = None,
+    keep_logits: KeepLogits = "none",
     **generate_kwargs: Any,
 ) -> Decoded:
-    """Answers a request through `model.generate`; see `prepare` for the arguments.
+    """Answers a request through `model.generate`.
+
+    Args:
+        since: reading of `time.perf_counter` from which its time is counted; None for now.
 
     Raises:
         UnsupportedGenerationError: an assistant model, which has no branches, or a setting that
             `settings` or `keep_logits` decides.
     """
     _check_kwargs(generate_kwargs)
-    started = time.perf_counter()
-    branches = prepare(
-        vlm,
-        request,
-        plan,
-        combine,
-        noise=noise,
-        per_run=per_run,
-        inputs=inputs,
-        seed=settings.seed,
-        prefill=prefill,
-        encode_batch=encode_batch,
-        keep_logits=keep_logits,
-    )
+    since = time.perf_counter() if since is None else since
+    branches = one.prepare(vlm, seed=settings.seed, keep_logits=keep_logits)
     streamer = generate_kwargs.pop("streamer", None)
     input_ids = branches.prompt.input_ids
     if streamer is not None:  # as `generate` does with a streamer of its own
@@ -217,43 +260,61 @@ def decode_rows(
         return_dict_in_generate=True,
         **settings.generate_kwargs() | generate_kwargs,
     )
-    new_tokens = [
-        tokens[:count]
+    new_tokens = tuple(
+        tuple(tokens[:count])
         for tokens, count in zip(
             output.sequences[:, input_ids.shape[1] :].tolist(),
             output.num_new_tokens.tolist(),
             strict=True,
         )
-    ]
+    )
     end = generate_kwargs.get("eos_token_id", vlm.model.generation_config.eos_token_id)
-    end = end if isinstance(end, list) else [end]
+    return replace(
+        _decoded(vlm, branches, settings, new_tokens, end),
+        branch_logits=output.branch_logits or (),
+        combined_logits=output.combined_logits or (),
+        seconds=time.perf_counter() - since,
+    )
+
+
+def _decoded(
+    vlm: VisionLanguageModel,
+    branches: BranchedPrompt,
+    settings: GenerationSettings,
+    new_tokens: tuple[tuple[int, ...], ...],
+    end: int | list[int] | None,
+) -> Decoded:
+    """What the new tokens of a prompt come to."""
+    ends = end if isinstance(end, list) else [end]
+    noise_mean, noise_std = _noise_level(vlm, branches)
     return Decoded(
         texts=tuple(
             text.strip()
             for text in vlm.processor.batch_decode(new_tokens, skip_special_tokens=True)
         ),
-        token_ids=tuple(tuple(tokens) for tokens in new_tokens),
-        row_labels=plan.labels,
-        branch_logits=output.branch_logits or (),
-        combined_logits=output.combined_logits or (),
-        num_rows=len(plan.rows),
-        num_encoded=_num_encoded(plan, branches, prefill),
-        prompt_tokens=input_ids.shape[1],
+        token_ids=new_tokens,
+        row_labels=branches.plan.labels,
+        num_rows=len(branches.plan.rows),
+        num_encoded=_num_encoded(branches),
+        prompt_tokens=branches.prompt.input_ids.shape[1],
         image_tokens=tuple(end - start for start, end in branches.prompt.spans),
-        seconds=time.perf_counter() - started,
+        seconds=0.0,
         truncated=tuple(
-            len(tokens) == settings.max_new_tokens and tokens[-1] not in end
+            len(tokens) == settings.max_new_tokens and tokens[-1] not in ends
             for tokens in new_tokens
         ),
-        **_noise_level(vlm, branches),
+        noise_mean=noise_mean,
+        noise_std=noise_std,
     )
 
 
-def _noise_level(vlm: VisionLanguageModel, branches: BranchedPrompt) -> dict[str, float | None]:
+def _noise_level(
+    vlm: VisionLanguageModel, branches: BranchedPrompt
+) -> tuple[float, float] | tuple[None, None]:
     """Mean and deviation of pure noise where it enters the vision tower, in grey levels."""
     noise = [inputs for content, inputs in branches.images.items() if content.kind == "noise"]
     if not noise:
-        return {"noise_mean": None, "noise_std": None}
+        return None, None
     # One image at a time: photographs have millions of pixels.
     means, variances = [], []
     for inputs in noise:
@@ -261,10 +322,7 @@ def _noise_level(vlm: VisionLanguageModel, branches: BranchedPrompt) -> dict[str
         means.append(float(levels.mean()))
         # The channels differ in their means; their deviation is that within a channel.
         variances.append(float(levels.var(dim=1, correction=0).mean()))
-    return {
-        "noise_mean": round(fmean(means), 2),
-        "noise_std": round(math.sqrt(fmean(variances)), 2),
-    }
+    return round(fmean(means), 2), round(math.sqrt(fmean(variances)), 2)
 
 
 def _check_kwargs(generate_kwargs: Mapping[str, Any]) -> None:
@@ -287,29 +345,15 @@ def _check_kwargs(generate_kwargs: Mapping[str, Any]) -> None:
 
 def clean_rows(num_images: int) -> tuple[BranchPlan, Combine]:
     """Plan and combination of ordinary decoding: one row, its logits unchanged."""
-    return clean_plan(num_images), lambda logits: logits[0]
+    return clean_plan(num_images), only_row
 
 
-def _num_encoded(plan: BranchPlan, branches: BranchedPrompt, prefill: str) -> int:
-    if prefill == "naive":
-        return sum(len(row) for row in plan.rows)
-    return len(plan.contents) - len(branches.features or {})
+def only_row(logits: Tensor) -> Tensor:
+    """``[1, sequences, vocab]`` to ``[sequences, vocab]``."""
+    return logits[0]
 
 
-def _run_noise(
-    shown: ShownImages, content: Content, noise: NoiseConfig
-) -> tuple[ImageInputs, ImageFeatures | None]:
-    """Noise that a whole run shares; encoded once per slot and size where that is all it needs."""
-    vlm, slot = shown.vlm, content.slot
-    if NOISE_TYPES[noise.name].content_dependent:
-        return shown.masked(content, noise, per_run=True), None
-    # The processor's settings decide what it makes of a size; they may be changed.
-    budget = str(vlm.processor.image_processor.to_dict())
-    drawn = (noise.name, noise.severity, noise.seed, noise.drawn_at)
-    key = (*drawn, slot, shown.request.images[slot].size, budget)
-    if key not in vlm.noise_cache:
-        inputs = shown.masked(content, noise, per_run=True)
-        with torch.no_grad():
-            features = vlm.family.encode(vlm.model, [inputs])[0]
-        vlm.noise_cache[key] = (inputs, features)
-    return vlm.noise_cache[key]
+def _num_encoded(branches: BranchedPrompt) -> int:
+    if branches.prefill == "naive":
+        return sum(len(row) for row in branches.plan.rows)
+    return len(branches.plan.contents) - len(branches.features or {})

@@ -26,11 +26,11 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, Literal, final
+from typing import ClassVar, Literal, final
 
 from focus.branches import BranchPlan, Unit, clean_plan, focus_plan, target_units
-from focus.decoding.base import AbstractDecoding, Decoded, GenerationSettings, Request
-from focus.decoding.rows import clean_rows, decode_rows
+from focus.decoding.base import Request
+from focus.decoding.rows import AbstractPassDecoding, Pass, only_row
 from focus.errors import InvalidValueError
 from focus.images import IMAGE_PLACEHOLDER
 from focus.models.loading import VisionLanguageModel
@@ -40,7 +40,7 @@ from focus.prompts import place_images
 
 @final
 @dataclass(frozen=True)
-class SingleImage(AbstractDecoding):
+class SingleImage(AbstractPassDecoding):
     """The target images alone; plain decoding where all images are targets.
 
     Args:
@@ -62,16 +62,8 @@ class SingleImage(AbstractDecoding):
         if not isinstance(self.noise, NoiseConfig):
             raise InvalidValueError("noise", self.noise, "a NoiseConfig")
 
-    def decode(
-        self,
-        vlm: VisionLanguageModel,
-        request: Request,
-        settings: GenerationSettings,
-        *,
-        keep_logits: str = "none",
-        **generate_kwargs: Any,
-    ) -> Decoded:
-        """Answers one request.
+    def one_pass(self, vlm: VisionLanguageModel, request: Request) -> Pass:
+        """The row for one request.
 
         Raises:
             InvalidValueError: several images, and the request does not say which are the targets.
@@ -84,17 +76,7 @@ class SingleImage(AbstractDecoding):
         else:
             branch = focus_plan(len(request.images), targets=[kept], scale=self.noise.scale).rows[1]
             plan = BranchPlan((branch,), has_reference=False, units=(kept,))
-        _, combine = clean_rows(len(kept))
-        return decode_rows(
-            vlm,
-            request,
-            settings,
-            plan=plan,
-            combine=combine,
-            noise=self.noise,
-            keep_logits=keep_logits,
-            **generate_kwargs,
-        )
+        return Pass(request, plan, only_row, noise=self.noise)
 
 
 def kept_images(request: Request) -> Unit:

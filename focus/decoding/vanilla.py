@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Any, ClassVar, final
+from dataclasses import dataclass
+from typing import ClassVar, final
 
-from focus.decoding.base import AbstractDecoding, Decoded, GenerationSettings, Request
-from focus.decoding.rows import clean_rows, decode_rows
+from focus.decoding.base import Request
+from focus.decoding.rows import AbstractPassDecoding, Pass, clean_rows
 from focus.models.loading import VisionLanguageModel
 
 
 @final
 @dataclass(frozen=True)
-class Vanilla(AbstractDecoding):
+class Vanilla(AbstractPassDecoding):
     """One row, all images clean; the same tokens as `model.generate`.
 
     Cost: one forward pass per token, N image encodings.
@@ -28,24 +28,6 @@ class Vanilla(AbstractDecoding):
 
     name: ClassVar[str] = "vanilla"
 
-    def decode(
-        self,
-        vlm: VisionLanguageModel,
-        request: Request,
-        settings: GenerationSettings,
-        *,
-        keep_logits: str = "none",
-        **generate_kwargs: Any,
-    ) -> Decoded:
-        plan, combine = clean_rows(len(request.images))
-        if self.flat_images:
-            vlm = replace(vlm, family=vlm.family.flat())
-        return decode_rows(
-            vlm,
-            request,
-            settings,
-            plan=plan,
-            combine=combine,
-            keep_logits=keep_logits,
-            **generate_kwargs,
-        )
+    def one_pass(self, vlm: VisionLanguageModel, request: Request) -> Pass:
+        family = vlm.family.flat() if self.flat_images else None
+        return Pass(request, *clean_rows(len(request.images)), family=family)

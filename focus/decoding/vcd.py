@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, ClassVar, final
+from typing import ClassVar, final
 
 import numpy as np
 from PIL import Image
@@ -28,8 +28,9 @@ from torch import Tensor
 
 from focus.branches import BranchPlan, Content, clean_plan
 from focus.contrast import plausible, validate_alpha, validate_beta
-from focus.decoding.base import AbstractDecoding, Decoded, GenerationSettings, Request
-from focus.decoding.rows import ShownImages, decode_rows
+from focus.decoding.base import Request
+from focus.decoding.rows import AbstractPassDecoding, Pass
+from focus.decoding.shown import ShownImages
 from focus.errors import InvalidValueError
 from focus.models.loading import VisionLanguageModel
 from focus.noise import IMAGENET_MEAN, IMAGENET_STD, diffusion_alpha_bar, noise_generator
@@ -37,7 +38,7 @@ from focus.noise import IMAGENET_MEAN, IMAGENET_STD, diffusion_alpha_bar, noise_
 
 @final
 @dataclass(frozen=True)
-class Vcd(AbstractDecoding):
+class Vcd(AbstractPassDecoding):
     """Visual contrastive decoding (arXiv 2311.16922).
 
     Cost: 2 rows per token, 2N image encodings (alpha = 0: those of plain decoding).
@@ -92,15 +93,7 @@ class Vcd(AbstractDecoding):
             combined = (1 + self.alpha) * clean - self.alpha * logits[0]
         return combined.masked_fill(~plausible(clean, beta=self.beta), -math.inf)
 
-    def decode(
-        self,
-        vlm: VisionLanguageModel,
-        request: Request,
-        settings: GenerationSettings,
-        *,
-        keep_logits: str = "none",
-        **generate_kwargs: Any,
-    ) -> Decoded:
+    def one_pass(self, vlm: VisionLanguageModel, request: Request) -> Pass:
         plan = self.plan(len(request.images))
         inputs = {}
         if self.alpha > 0:
@@ -110,16 +103,7 @@ class Vcd(AbstractDecoding):
                 Content(number + index, "clean"): vlm.family.view_inputs(vlm.processor, views)
                 for index, views in enumerate(self.diffused_views(shown))
             }
-        return decode_rows(
-            vlm,
-            request,
-            settings,
-            plan=plan,
-            combine=self.combine,
-            inputs=inputs,
-            keep_logits=keep_logits,
-            **generate_kwargs,
-        )
+        return Pass(request, plan, self.combine, inputs=inputs)
 
     def diffused_views(self, shown: ShownImages) -> list[tuple[Image.Image, ...]]:
         """A diffused copy of every image, view by view as the model sees it.

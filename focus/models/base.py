@@ -7,11 +7,14 @@ tokens delimit them, and where the decoder layers are. Everything else is the sa
 
 from __future__ import annotations
 
+import functools
+import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
@@ -33,6 +36,20 @@ class ImageInputs:
     tensors: Mapping[str, Tensor]
     num_tokens: int
     placeholder: str
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all tensors."""
+        return sum(tensor.nbytes for tensor in self.tensors.values())
+
+    @functools.cached_property
+    def key(self) -> str:
+        """Equal for images that the vision tower cannot tell apart, and for no others."""
+        digest = hashlib.blake2b(digest_size=16)
+        for name, tensor in sorted(self.tensors.items()):
+            digest.update(f"{name} {tensor.dtype} {list(tensor.shape)} ".encode())
+            digest.update(tensor.contiguous().view(torch.uint8).numpy().data)
+        return digest.hexdigest()
 
 
 @dataclass(frozen=True)
@@ -96,6 +113,8 @@ class AbstractFamily(ABC):
     processor_class: ClassVar[type[ProcessorMixin]]
     #: Text tokens that open and close one image in the prompt ("" where there is none).
     delimiters: ClassVar[tuple[str, str]]
+    #: Whether positions have three axes (M-RoPE: time, height, width).
+    multimodal_positions: ClassVar[bool] = False
     #: Budget of that name: images of a few hundred tokens; see `named_budget`.
     compact: ClassVar[ImageBudget] = ImageBudget()
 
@@ -109,9 +128,23 @@ class AbstractFamily(ABC):
         pixels = levels.round().clamp(0, 255).byte().movedim(1, -1).numpy()
         return tuple(Image.fromarray(each) for each in pixels)
 
-    @abstractmethod
     def view_inputs(self, processor: ProcessorMixin, views: Sequence[Image.Image]) -> ImageInputs:
-        """Inverse of `views`: what the vision tower takes, with nothing resized or cut any more."""
+        """Inverse of `views`: what the vision tower takes, with nothing resized or cut any more.
+
+        The arithmetic of the image processors, without their cost per call, which for noise would
+        be most of the time that small images take.
+        """
+        scale = processor.image_processor
+        levels = np.stack([np.asarray(view) for view in views]).transpose(0, 3, 1, 2)
+        planes = torch.from_numpy((levels * scale.rescale_factor).astype(np.float32))
+        mean, std = (
+            torch.tensor(values)[:, None, None] for values in (scale.image_mean, scale.image_std)
+        )
+        return self._arranged(processor, (planes - mean) / std)
+
+    @abstractmethod
+    def _arranged(self, processor: ProcessorMixin, planes: Tensor) -> ImageInputs:
+        """Inverse of `_planes`: normalised pixels as the vision tower takes them."""
 
     def grey_levels(self, processor: ProcessorMixin, inputs: ImageInputs) -> Tensor:
         """Pixels as the vision tower gets them, brought back to 0..255: ``[3, pixels]``."""
@@ -143,6 +176,31 @@ class AbstractFamily(ABC):
     @abstractmethod
     def encode(self, model: PreTrainedModel, images: Sequence[ImageInputs]) -> list[ImageFeatures]:
         """Features of each image, in one call of the vision tower."""
+
+    def layout(self, inputs: ImageInputs) -> Hashable:
+        """All that a prompt's ids and positions depend on in an image."""
+        return inputs.placeholder
+
+    def embedded(
+        self, model: PreTrainedModel, input_ids: Tensor, features: Sequence[ImageFeatures]
+    ) -> dict[str, Any]:
+        """What the language model takes for some tokens and the images among them.
+
+        Args:
+            model: has the embeddings.
+            input_ids: ``[rows, length]``.
+            features: of all images, row by row; one for each placeholder token.
+        """
+        embeddings = model.get_input_embeddings()(input_ids)
+        if features:
+            shown = self._shown(model, input_ids).to(embeddings.device)
+            stacked = torch.cat([each.embeddings for each in features]).to(embeddings)
+            embeddings = embeddings.masked_scatter(shown[..., None], stacked)
+        return {"inputs_embeds": embeddings}
+
+    def _shown(self, model: PreTrainedModel, input_ids: Tensor) -> Tensor:
+        """Which tokens are placeholders of images."""
+        return input_ids == self.image_token_id(model)
 
     @abstractmethod
     def encoder_outputs(self, features: Sequence[ImageFeatures]) -> dict[str, Any]:

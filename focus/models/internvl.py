@@ -55,19 +55,14 @@ class InternVL(AbstractFamily):
         settings.crop_to_patches = settings.max_patches > 1
 
     def image_inputs(self, processor: ProcessorMixin, image: Image.Image) -> ImageInputs:
-        tiled = self._tiles(processor)
-        return self._inputs(processor, [image], crop_to_patches=tiled)
+        settings = {"crop_to_patches": self._tiles(processor)}
+        tensors = processor.image_processor([image], return_tensors="pt", **settings)
+        return self._arranged(processor, tensors["pixel_values"])
 
-    def view_inputs(self, processor: ProcessorMixin, views: Sequence[Image.Image]) -> ImageInputs:
-        return self._inputs(processor, list(views), crop_to_patches=False, do_resize=False)
-
-    def _inputs(
-        self, processor: ProcessorMixin, images: list[Image.Image], **settings: bool
-    ) -> ImageInputs:
-        tensors = processor.image_processor(images, return_tensors="pt", **settings)
-        num_tiles = len(tensors["pixel_values"])
+    def _arranged(self, processor: ProcessorMixin, planes: torch.Tensor) -> ImageInputs:
+        num_tiles = len(planes)
         return ImageInputs(
-            tensors={"pixel_values": tensors["pixel_values"]},  # [tiles, 3, height, width]
+            tensors={"pixel_values": planes},  # [tiles, 3, height, width]
             num_tokens=num_tiles * processor.image_seq_length,
             placeholder=processor.replace_image_token({"num_patches": [num_tiles]}, 0),
         )

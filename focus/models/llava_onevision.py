@@ -56,26 +56,19 @@ class LlavaOnevision(AbstractFamily):
         return LlavaOnevisionAnyRes()
 
     def image_inputs(self, processor: ProcessorMixin, image: Image.Image) -> ImageInputs:
-        return self._inputs(processor, image, partner=Image.new("RGB", (1, 1)))
-
-    def view_inputs(self, processor: ProcessorMixin, views: Sequence[Image.Image]) -> ImageInputs:
-        return self._inputs(processor, views[0], partner=views[0], do_resize=False)
-
-    def _inputs(
-        self,
-        processor: ProcessorMixin,
-        image: Image.Image,
-        *,
-        partner: Image.Image,
-        **settings: bool,
-    ) -> ImageInputs:
         # A nested list of at least two images selects multi-image mode; the second is thrown away.
-        tensors = processor.image_processor([[image, partner]], return_tensors="pt", **settings)
+        partner = Image.new("RGB", (1, 1))
+        tensors = processor.image_processor([[image, partner]], return_tensors="pt")
+        return self._one_tile(processor, tensors["pixel_values"][:1], tensors["image_sizes"][:1])
+
+    def _arranged(self, processor: ProcessorMixin, planes: Tensor) -> ImageInputs:
+        size = torch.tensor([planes.shape[-2:]])
+        return self._one_tile(processor, planes[None], size)
+
+    def _one_tile(self, processor: ProcessorMixin, pixels: Tensor, size: Tensor) -> ImageInputs:
+        """One image, ``[1, 1, 3, height, width]``, of some size before it was scaled."""
         return ImageInputs(
-            tensors={
-                "pixel_values": tensors["pixel_values"][:1],  # [1, 1, 3, height, width]
-                "image_sizes": tensors["image_sizes"][:1],
-            },
+            tensors={"pixel_values": pixels, "image_sizes": size},
             num_tokens=processor.tokens_per_image,
             placeholder=processor.replace_image_token({}, 0),
         )

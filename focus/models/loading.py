@@ -56,6 +56,8 @@ class VisionLanguageModel:
         family: see `focus.models.base`.
         name: how records and tables call it.
         budget: of its images, by name or in numbers.
+        seen: images and prompts that were processed before, up to some bytes; the strategies that
+            are compared on a question process it once.
         noise_cache: encoded noise that a whole run shares, most recently used first to stay.
     """
 
@@ -64,6 +66,11 @@ class VisionLanguageModel:
     family: AbstractFamily
     name: str
     budget: str = "checkpoint"
+    seen: LRUCache = field(
+        default_factory=lambda: LRUCache(maxsize=2**28, getsizeof=lambda entry: entry.nbytes),
+        repr=False,
+        compare=False,
+    )
     noise_cache: LRUCache = field(
         default_factory=lambda: LRUCache(maxsize=64), repr=False, compare=False
     )

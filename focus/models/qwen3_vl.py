@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any, final
 
 import torch
-from transformers import Qwen3VLProcessor
+from torch import Tensor
+from transformers import PreTrainedModel, Qwen3VLProcessor
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from focus.models.base import ImageFeatures
@@ -40,6 +41,16 @@ class Qwen3VL(AbstractQwenVision):
     name = "qwen3_vl"
     model_types = ("qwen3_vl", "qwen3_vl_moe")
     processor_class = Qwen3VLImageProcessor
+
+    def embedded(
+        self, model: PreTrainedModel, input_ids: Tensor, features: Sequence[ImageFeatures]
+    ) -> dict[str, Any]:
+        inputs = super().embedded(model, input_ids, features)
+        if features:
+            layers = zip(*(each.deepstack for each in features), strict=True)
+            inputs["deepstack_visual_embeds"] = [torch.cat(layer) for layer in layers]
+            inputs["visual_pos_masks"] = self._shown(model, input_ids)
+        return inputs
 
     def encoder_outputs(self, features: Sequence[ImageFeatures]) -> dict[str, Any]:
         # One tuple per injected layer, holding that layer's features of every image.

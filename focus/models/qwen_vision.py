@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -20,6 +20,7 @@ class AbstractQwenVision(AbstractFamily):
     """Images keep their aspect ratio; their token count follows from their size in pixels."""
 
     delimiters = ("<|vision_start|>", "<|vision_end|>")
+    multimodal_positions = True
     compact = ImageBudget(max_pixels=512**2)
 
     def set_budget(self, processor: ProcessorMixin, budget: ImageBudget) -> None:
@@ -55,23 +56,33 @@ class AbstractQwenVision(AbstractFamily):
         plane = blocks.permute(4, 0, 2, 5, 1, 3, 6)
         return plane.reshape(1, 3, rows * patch, columns * patch)
 
-    def view_inputs(self, processor: ProcessorMixin, views: Sequence[Image.Image]) -> ImageInputs:
-        return self._inputs(processor, views[0], do_resize=False)
+    def _arranged(self, processor: ProcessorMixin, planes: Tensor) -> ImageInputs:
+        settings = processor.image_processor
+        merge, patch = settings.merge_size, settings.patch_size
+        rows, columns = planes.shape[-2] // patch, planes.shape[-1] // patch
+        blocks = planes[0].reshape(
+            3, rows // merge, merge, patch, columns // merge, merge, patch
+        ).permute(1, 4, 2, 5, 0, 3, 6)  # fmt: skip
+        patches = blocks[:, :, :, :, :, None].expand(
+            *blocks.shape[:5], settings.temporal_patch_size, patch, patch
+        )
+        grid = torch.tensor([[1, rows, columns]])
+        return self._filled(processor, patches.reshape(rows * columns, -1), grid)
 
     def image_inputs(self, processor: ProcessorMixin, image: Image.Image) -> ImageInputs:
-        return self._inputs(processor, image)
+        tensors = processor.image_processor(image, return_tensors="pt")
+        return self._filled(processor, tensors["pixel_values"], tensors["image_grid_thw"])
 
-    def _inputs(
-        self, processor: ProcessorMixin, image: Image.Image, **settings: bool
-    ) -> ImageInputs:
-        tensors = processor.image_processor(image, return_tensors="pt", **settings)
-        grid = tensors["image_grid_thw"]  # [1, 3]: patches in time, height, width
-        placeholder = processor.replace_image_token({"image_grid_thw": grid}, 0)
+    def _filled(self, processor: ProcessorMixin, patches: Tensor, grid: Tensor) -> ImageInputs:
+        """One image of a grid ``[1, 3]``: patches in time, height and width."""
         return ImageInputs(
-            tensors={"pixel_values": tensors["pixel_values"], "image_grid_thw": grid},
+            tensors={"pixel_values": patches, "image_grid_thw": grid},
             num_tokens=int(grid[0].prod()) // processor.image_processor.merge_size**2,
-            placeholder=placeholder,
+            placeholder=processor.replace_image_token({"image_grid_thw": grid}, 0),
         )
+
+    def layout(self, inputs: ImageInputs) -> Hashable:
+        return inputs.placeholder, tuple(inputs.tensors["image_grid_thw"][0].tolist())
 
     def model_kwargs(self, images: Sequence[ImageInputs]) -> dict[str, Tensor]:
         return {

@@ -20,7 +20,7 @@ from torch import Tensor
 from focus.branches import BranchPlan, Content
 from focus.decoding import CaptionThenAnswer, Focus, Request, Vcd
 from focus.decoding.interventions import AbstractIntervention, removed_afterwards
-from focus.decoding.rows import ShownImages, render
+from focus.decoding.shown import ShownImages, render
 from focus.decoding.single_image import kept_images, without_others
 from focus.errors import InvalidValueError
 from focus.models import VisionLanguageModel
