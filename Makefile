@@ -4,6 +4,7 @@
 #   PYTHON=python3.12   interpreter to build the environment with
 #   UV=                 use pip even where uv is installed
 #   ARGS="..."          further arguments for demo, test, train-zoo, ladder, zoo-report, doctor, evaluate, rescore, main-table, ablations, figures, bench
+#   MODELS=all          demo of every embedded model, not only of the three kinds of one architecture
 #   QUICK=1             demo and ablations on a few questions only
 #   RUN=1               main-table runs what is missing first (ARGS="model=internvl3_2b": a part)
 #   OFFICIAL=1          main-table under the published protocol, defects included
@@ -27,8 +28,8 @@ help: ## List the targets
 env: $(INSTALLED) ## Build .venv with the locked set (uv if installed, else pip); again only when that changed
 	@echo "$(VENV) is ready: $$($(VENV_PYTHON) --version)"
 
-demo: $(INSTALLED) ## Plain decoding and FOCUS on the embedded models, no download (QUICK=1: a few questions)
-	$(VENV_PYTHON) -m experiments.demo $(if $(QUICK),limit=8) $(ARGS)
+demo: $(INSTALLED) ## Plain decoding and FOCUS on the embedded models, no download (MODELS=all: every one; QUICK=1: a few questions)
+	$(VENV_PYTHON) -m experiments.demo $(if $(MODELS),models=$(MODELS)) $(if $(QUICK),limit=8) $(ARGS)
 
 test: $(INSTALLED) ## Default tests, on CPU and offline (ARGS="-k noise" selects)
 	$(VENV_PYTHON) -m pytest $(ARGS)

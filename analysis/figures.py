@@ -11,9 +11,10 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 from PIL import Image
 
-from analysis.leakage import KINDS
+from analysis.leakage import KINDS, kind_of_word
 
 
 def save_figure(figure: Figure, path: str | os.PathLike[str]) -> None:
@@ -22,88 +23,112 @@ def save_figure(figure: Figure, path: str | os.PathLike[str]) -> None:
     plt.close(figure)
 
 
+#: What is said, as `analysis.leakage` sorts it.
+COLOURS = dict(zip(KINDS, ("C2", "C0", "C3", "0.7"), strict=True))
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of a question: what it was shown and what it would say first.
+
+    Args:
+        label: its name.
+        images: what it was shown; none for the combined row.
+        said: probability of each first word.
+    """
+
+    label: str
+    images: Sequence[Image.Image]
+    said: Mapping[str, float]
+
+    @property
+    def favourite(self) -> str:
+        """The most likely word."""
+        return max(self.said, key=lambda word: self.said[word])
+
+
 @dataclass(frozen=True)
 class BranchView:
     """One model's view of one question.
 
     Args:
         model: its name.
-        rows: per row, its label and the images it was shown; none for the combined row.
-        probabilities: per row, the probability of each answer in `answers`.
-        answers: candidate answers, and whatever else a row would rather say.
-        right: the right answer.
+        rows: the same for all models.
     """
 
     model: str
-    rows: Sequence[tuple[str, Sequence[Image.Image]]]
-    probabilities: Mapping[str, Sequence[float]]
-    answers: Sequence[str]
-    right: str
+    rows: Sequence[Row]
 
 
-def branch_figure(question: str, views: Sequence[BranchView]) -> Figure:
-    """What each model was shown, row by row, and the answers that each row favours."""
+def branch_figure(
+    question: str,
+    views: Sequence[BranchView],
+    *,
+    right: str,
+    leaks: Sequence[str],
+    choices: Sequence[str],
+) -> Figure:
+    """What each model was shown, row by row, and the answers that each row favours.
+
+    Args:
+        question: the title.
+        views: one per model.
+        right: the right answer.
+        leaks: answers that another image makes true.
+        choices: candidate answers; whatever else a row would rather say is shown beside them.
+    """
     sns.set_theme(style="whitegrid", context="paper")
-    num_rows = max(len(view.rows) for view in views)
-    num_images = max(len(images) for view in views for _, images in view.rows)
-    figure = plt.figure(figsize=(3.4 + 4.2 * len(views), 1.15 * num_rows + 1.3))
-    widths = [0.85] * num_images + [3.0] * len(views)
-    grid = figure.add_gridspec(
-        num_rows, num_images + len(views), width_ratios=widths, hspace=0.35, wspace=0.22
-    )
-    for r, (label, images) in enumerate(views[0].rows):
-        _show_images(figure, grid, r, label, images, num_images)
-    for v, view in enumerate(views):
-        for r, (label, _) in enumerate(view.rows):
-            axes = figure.add_subplot(grid[r, num_images + v])
-            _answer_bars(axes, view, label)
-            if r == 0:
-                axes.set_title(view.model, fontweight="bold")
-            if r < len(view.rows) - 1:
+    favourites = [row.favourite for view in views for row in view.rows]
+    answers = list(dict.fromkeys([right, *leaks, *choices, *favourites]))
+    colours = [COLOURS[kind_of_word(answer, right, leaks)] for answer in answers]
+    rows, columns = views[0].rows, max(len(row.images) for row in views[0].rows)
+    figure, grid = plt.subplots(
+        len(rows), columns + len(views), width_ratios=[0.62] * columns + [1.7] * len(views),
+        figsize=(0.8 + 0.95 * columns + 2.1 * len(views), 0.95 * len(rows) + 0.9),
+        layout="constrained", squeeze=False,
+    )  # fmt: skip
+    for r, row in enumerate(rows):
+        _show_images(list(grid[r, :columns]), row, first=r == 0)
+        for axes, view in zip(grid[r, columns:], views, strict=True):
+            _answer_bars(axes, view.rows[r], answers, colours)
+            axes.set_title(view.model if r == 0 else "", fontsize=10, fontweight="bold")
+            if r < len(rows) - 1:
                 axes.set_xticklabels([])
-            if v > 0:
+            if view is not views[0]:
                 axes.set_yticklabels([])
-    figure.suptitle(question, fontsize=10, y=0.96)
+    handles = [Patch(color=colour, label=kind) for kind, colour in COLOURS.items()]
+    figure.legend(handles=handles, loc="outside lower center", ncols=4, frameon=False, fontsize=9)
+    figure.suptitle(question, fontsize=11)
     return figure
 
 
-def _show_images(
-    figure: Figure, grid: object, r: int, label: str, images: Sequence[Image.Image], width: int
-) -> None:
-    for k in range(width):
-        axes = figure.add_subplot(grid[r, k])  # type: ignore[index]
+def _show_images(panels: Sequence[plt.Axes], row: Row, *, first: bool) -> None:
+    for k, axes in enumerate(panels):
         axes.set_axis_off()
-        if k < len(images):
-            axes.imshow(np.asarray(images[k]), interpolation="nearest")
-        if r == 0:
-            axes.set_title(f"image {k + 1}", fontsize=8)
-        if k == 0:
-            text = label if images else f"{label}\n(combined)"
-            axes.text(
-                -0.12, 0.5, text, transform=axes.transAxes, ha="right", va="center", fontsize=9
-            )
-
-
-def _answer_bars(axes: plt.Axes, view: BranchView, label: str) -> None:
-    values = list(view.probabilities[label])
-    colours = ["C2" if answer == view.right else "0.7" for answer in view.answers]
-    axes.bar(range(len(values)), values, color=colours)
-    axes.set_ylim(0, 1.25)  # room for the label of a full bar
-    axes.set_yticks([0, 0.5, 1])
-    axes.tick_params(labelsize=7)
-    axes.set_xticks(range(len(values)), view.answers, rotation=30, ha="right", fontsize=8)
-    axes.grid(axis="x", visible=False)
-    best = int(np.argmax(values))
-    axes.annotate(
-        view.answers[best],
-        (best, values[best]),
-        xytext=(0, 1),
-        textcoords="offset points",
-        ha="center",
-        va="bottom",
-        fontsize=7,
-        annotation_clip=False,
+        if k < len(row.images):
+            axes.imshow(np.asarray(row.images[k]), interpolation="nearest")
+        if first:
+            axes.set_title(f"image {k + 1}", fontsize=9)
+    text = row.label if row.images else f"{row.label}\n(combined)"
+    panels[0].text(
+        -0.12, 0.5, text, transform=panels[0].transAxes, ha="right", va="center", fontsize=9
     )
+
+
+def _answer_bars(axes: plt.Axes, row: Row, answers: Sequence[str], colours: Sequence[str]) -> None:
+    values = [row.said.get(answer, 0.0) for answer in answers]
+    axes.bar(range(len(values)), values, color=colours)
+    axes.set_xlim(-0.8, len(values) - 0.2)
+    axes.set_ylim(0, 1.35)  # room for the label of a full bar
+    axes.set_yticks([0, 0.5, 1])
+    axes.tick_params(labelsize=8)
+    axes.set_xticks(range(len(values)), answers, rotation=35, ha="right", fontsize=9)
+    axes.grid(axis="x", visible=False)
+    best = answers.index(row.favourite)
+    axes.annotate(
+        row.favourite, (best, values[best]), xytext=(0, 1), textcoords="offset points",
+        ha="center", va="bottom", fontsize=8, annotation_clip=False,
+    )  # fmt: skip
 
 
 def accuracy_figure(rows: Sequence[Mapping[str, object]], metrics: Sequence[str]) -> Figure:
@@ -149,7 +174,7 @@ def behaviour_figure(behaviour: pd.DataFrame) -> Figure:
             index="row", columns="kind", values="share"
         )[list(KINDS)]
         table.plot.barh(
-            stacked=True, ax=axes, color=["C2", "C0", "C3", "0.7"], legend=False, width=0.7
+            stacked=True, ax=axes, color=list(COLOURS.values()), legend=False, width=0.7
         )
         axes.set(title=name, xlabel="", ylabel="", xlim=(0, 1))
     figure.supxlabel("share of rows", fontsize=9)

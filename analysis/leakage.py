@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -34,7 +34,9 @@ def row_behaviour(records: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
             continue
         for label, top in tops.items():
             row = _sort_of_row(label, record["targets"][0])
-            observed.append((record["model"], row, _kind(top, record)))
+            observed.append(
+                (record["model"], row, kind_of_word(top, record["answer"], record["distractors"]))
+            )
     frame = pd.DataFrame(observed, columns=["model", "row", "kind"])
     if frame.empty:
         return pd.DataFrame(columns=["model", "row", "kind", "share", "n"])
@@ -57,9 +59,10 @@ def _sort_of_row(label: str, target: int) -> str:
     return "on target" if label == f"image {target + 1}" else "off target"
 
 
-def _kind(top: str, record: Mapping[str, Any]) -> str:
-    if top == record["answer"]:
+def kind_of_word(said: str, right: str, leaks: Sequence[str]) -> str:
+    """Which of `KINDS` a word is, where another image would make any of `leaks` true."""
+    if said == right:
         return "right answer"
-    if top == ABSTENTION:
+    if said == ABSTENTION:
         return "abstains"
-    return "another image's answer" if top in record["distractors"] else "other"
+    return "another image's answer" if said in leaks else "other"

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from analysis.statistics import (
@@ -19,6 +20,15 @@ from analysis.statistics import (
 
 BASELINE = "vanilla"
 CELL = ["benchmark", "model", "decoding"]
+Metrics = Mapping[str, Mapping[str, Any]]  # summary rows of one cell, by metric
+#: What a benchmark is judged by, the first that it has (pairs are about both their images), and the
+#: same first step read as a ranking of the candidates.
+SCORES = {"image score": "image choice score", "accuracy": "choice accuracy"}
+PAIRED_NOTE = (
+    "score: accuracy of the generated text; of minimal pairs the image score, for which both "
+    "questions of a pair must be right. difference: paired, in points. ranked: the same first step "
+    "read as a ranking of the candidate answers. leakage: answers that are true of another image."
+)
 
 
 def metric_values(records: pd.DataFrame) -> dict[str, pd.Series]:
@@ -288,37 +298,60 @@ def markdown_table(rows: Sequence[Mapping[str, Any]]) -> str:
     return frame.to_markdown(index=False, disable_numparse=True)
 
 
-def paired_markdown(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Plain decoding against every other strategy, as a table for a document.
+def paired_lines(
+    rows: Sequence[Mapping[str, Any]],
+) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """Columns, and one line in percent per benchmark and model: plain decoding → a strategy.
 
-    One line per benchmark, model and strategy: accuracy under plain decoding, under the strategy,
-    their paired difference, and ``plain → strategy`` for what else some row has.
+    The score of a benchmark is the first of `SCORES` that it has. Differences are paired.
     """
-    cells, shown = _cells(rows)
-    several = len({decoding for *_, decoding in cells} - {BASELINE}) > 1
+    cells, _ = _cells(rows)
+    others = {decoding for *_, decoding in cells} - {BASELINE}
+    columns = (
+        *(*CELL[:2], *(CELL[2:] if len(others) > 1 else ()), "n"),
+        *("score", "difference [95%]", "ranked", "leakage"),
+    )
     lines = []
-    for (benchmark, model, decoding), metrics in cells.items():
-        if decoding == BASELINE:
+    for labels, metrics in cells.items():
+        if labels[-1] == BASELINE:
             continue
-        before, accuracy = cells[benchmark, model, BASELINE], metrics["accuracy"]
-        lines.append(
-            {
-                "benchmark": benchmark,
-                "model": model,
-                **({"decoding": decoding} if several else {}),
-                "n": str(accuracy["n"]),
-                "accuracy": f"{_proportion(before['accuracy'])} → {_proportion(accuracy)}",
-                "difference [95%]": _delta(accuracy),
-                "p (Holm)": f"{accuracy['p_holm']:.2g}",
-                **{
-                    column: f"{_proportion(before[metric])} → {_proportion(metrics[metric])}"
-                    if metric in metrics and metric in before
-                    else "-"
-                    for column, metric in shown.items()
-                },
-            }
-        )
-    return pd.DataFrame(lines).to_markdown(index=False, disable_numparse=True)
+        before = cells[*labels[:2], BASELINE]
+        score = next(name for name in SCORES if name in metrics)
+        steps = [_step(before, metrics, m) for m in (score, SCORES[score], "leakage rate")]
+        shown = labels if len(others) > 1 else labels[:2]
+        difference = _delta(metrics[score], percent=True)
+        line = (*shown, str(metrics[score]["n"]), steps[0], difference, *steps[1:])
+        lines.append(line)
+    return columns, lines
+
+
+def paired_table(rows: Sequence[Mapping[str, Any]], *, title: str) -> Table:
+    """`paired_lines` for the terminal."""
+    columns, lines = paired_lines(rows)
+    table = Table(
+        title=title, title_justify="left", header_style="bold",
+        box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False,
+    )  # fmt: skip
+    for column in columns:
+        table.add_column(column, justify="left" if column in CELL else "right", no_wrap=True)
+    for _, block in itertools.groupby(lines, key=lambda line: line[0]):
+        for line in block:
+            table.add_row(*line)
+        table.add_section()
+    return table
+
+
+def paired_markdown(rows: Sequence[Mapping[str, Any]]) -> str:
+    """`paired_lines` for a document."""
+    columns, lines = paired_lines(rows)
+    frame = pd.DataFrame(lines, columns=list(columns))
+    return frame.to_markdown(index=False, disable_numparse=True)
+
+
+def _step(before: Metrics, after: Metrics, metric: str) -> str:
+    if metric not in before or metric not in after:
+        return "-"
+    return f"{100 * before[metric]['value']:.0f} → {100 * after[metric]['value']:.0f}"
 
 
 def bench_markdown(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -353,7 +386,9 @@ def _proportion(row: Mapping[str, Any] | None, *, interval: bool = False) -> str
     return f"{value} [{row['ci_low']:.3f}, {row['ci_high']:.3f}]" if interval else value
 
 
-def _delta(row: Mapping[str, Any]) -> str:
+def _delta(row: Mapping[str, Any], *, percent: bool = False) -> str:
     if "delta" not in row:
         return ""
-    return f"{row['delta']:+.3f} [{row['delta_low']:+.3f}, {row['delta_high']:+.3f}]"
+    values = (row[key] for key in ("delta", "delta_low", "delta_high"))
+    delta, low, high = (f"{100 * v:+.0f}" if percent else f"{v:+.3f}" for v in values)
+    return f"{delta} [{low}, {high}]"

@@ -3,7 +3,8 @@
     python -m experiments.demo
 
 Writes records, the summary table as data, and a figure of one question, branch by branch. No
-network, no GPU. Running it again shows the finished table at once.
+network, no GPU. Running it again shows the finished table at once; `models=all` asks every embedded
+model instead of the three kinds of one architecture.
 """
 
 from __future__ import annotations
@@ -13,33 +14,39 @@ from experiments.config import check_command_line
 check_command_line("demo", __name__)  # before the seconds that the other imports take
 
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import cast
 
 import matplotlib as mpl
 import torch
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
+from torch import Tensor
 from transformers.utils.logging import disable_progress_bar
 
-from analysis.figures import BranchView, branch_figure, save_figure
-from analysis.tables import BASELINE, power_note, summary_table
-from experiments.config import build, entry_point, plain
+from analysis.figures import BranchView, Row, branch_figure, save_figure
+from analysis.leakage import KINDS, kind_of_word
+from analysis.tables import BASELINE, PAIRED_NOTE, paired_table
+from experiments.config import CONF, build, entry_point, plain
 from experiments.evaluation import (
     Cell,
     evaluate_cell,
     make_console,
     progress_bars,
     report_cells,
+    request_of,
     set_threads,
     write_summary,
 )
 from focus.benchmarks import AbstractBenchmark, Example
-from focus.decoding import Focus, GenerationSettings, Request, Vanilla
+from focus.decoding import Focus, GenerationSettings, Vanilla
 from focus.decoding.shown import render
+from focus.engines import LocalEngine
 from focus.environment import peak_memory
+from focus.errors import UnknownNameError
 from focus.images import IMAGE_PLACEHOLDER
 from focus.models import VisionLanguageModel
 from focus.records import Record, RecordFile
-from focus.scoring import first_tokens
 
 
 @entry_point("demo")
@@ -49,113 +56,150 @@ def main(config: DictConfig) -> None:
     disable_progress_bar()  # of loading: these weights are there at once
     set_threads(config.threads)
     started = time.perf_counter()
-    settings, logger = build(config.settings), build(config.logger)
-    decodings = {name: build(node) for name, node in config.decodings.items()}
-    benchmarks = [build(node) for node in config.benchmarks.values()]
-    models = [build(node).load() for node in config.models.values()]
-    console = make_console()
+    console, logger, folder = make_console(), build(config.logger), Path(config.results)
+    settings, models = build(config.settings), model_configs(config.asked)
+    decodings = [build(node) for node in config.decodings.values()]
+    engines = [LocalEngine(build(node).load()) for node in models.values()]
     cells = [
-        Cell(vlm, benchmark, decoding, settings, decoding.name)
-        for benchmark in benchmarks
-        for vlm in models
-        for decoding in sorted(decodings.values(), key=lambda d: d.name != BASELINE)
+        Cell(engine, benchmark, decoding, settings, decoding.name)
+        for benchmark in map(build, config.benchmarks.values())
+        for engine in engines
+        for decoding in sorted(decodings, key=lambda d: d.name != BASELINE)
     ]
     determining = {
-        key: plain(config)[key] for key in ("models", "benchmarks", "decodings", "settings")
+        "models": {name: plain(node) for name, node in models.items()},
+        **{key: plain(config)[key] for key in ("benchmarks", "decodings", "settings")},
     }
-    with RecordFile(config.results, determining) as records:
-        with progress_bars(console) as progress:
-            for cell in cells:
-                evaluate_cell(cell, records, progress, limit=config.limit)
-        rows = write_summary(records.folder, records.records)
+    with RecordFile(folder, determining) as file, progress_bars(console) as progress:
+        for cell in cells:
+            evaluate_cell(cell, file, progress, limit=config.limit)
         seconds = round(time.perf_counter() - started, 1)
-        records.finish({"seconds": seconds, **peak_memory()})
-    console.print(summary_table(rows, title="Plain decoding and FOCUS on the embedded models"))
-    console.print(_explanation(), soft_wrap=True)
-    console.print(power_note(rows), soft_wrap=True)
-    shown = [next(vlm for vlm in models if vlm.name == name) for name in config.shown]
-    example = telling_example(benchmarks[0], records.records, shown[0].name)
-    focus = next(d for d in decodings.values() if isinstance(d, Focus))
-    views = [view_branches(vlm, example, focus, settings) for vlm in shown]
-    path = Path(config.results) / "figure.png"
-    asked = example.question.rpartition(IMAGE_PLACEHOLDER)[2].strip()
-    save_figure(branch_figure(f"“{asked}”", views), path)
-    console.print(f"records, summary.json and figure.png: {records.folder}", soft_wrap=True)
+        file.finish({"seconds": seconds, **peak_memory()}, asked={"limit": config.limit})
+        records = file.records
+    rows = write_summary(folder, records)
+    console.print(paired_table(rows, title="Plain decoding → FOCUS on embedded models, in percent"))
+    console.print(PAIRED_NOTE, soft_wrap=True)
+    figure = folder / "figure.png"
+    vlms = {engine.vlm.name: engine.vlm for engine in engines}
+    draw_question([vlms[name] for name in config.shown], cells, records, figure)
+    console.print(f"records, summary.json and figure.png: {folder}", soft_wrap=True)
     report_cells(
-        logger,
-        cells,
-        records.records,
-        rows,
-        experiment="demo",
-        config=plain(config),
-        figures=[str(path)],
-    )
+        logger, cells, records, rows,
+        experiment="demo", config=plain(config), figures=[str(figure)],
+    )  # fmt: skip
 
 
-def telling_example(benchmark: AbstractBenchmark, records: list[Record], model: str) -> Example:
-    """The first question that plain decoding gets wrong and FOCUS right, else the first of all.
+def model_configs(asked: str | Sequence[str]) -> dict[str, DictConfig]:
+    """Configurations of options of conf/model; "all" are those of embedded models.
 
-    Chosen to show how the method works where it works; the table says how often that is.
+    Raises:
+        UnknownNameError: no such option.
     """
-    correct = {
-        (record["decoding"], record["id"]): record["correct"]
-        for record in records
-        if record["benchmark"] == benchmark.name and record["model"] == model
+    known = {
+        path.stem: cast(DictConfig, OmegaConf.load(path))
+        for path in sorted((CONF / "model").glob("*.yaml"))
     }
-    for example in benchmark:
-        if not correct.get((Vanilla.name, example.id), True) and correct[Focus.name, example.id]:
-            return example
-    return benchmark[0]
+    if asked == "all":
+        asked = [
+            name for name, node in known.items() if node.get("source", "").startswith("embedded:")
+        ]
+    for name in asked:
+        if name not in known:
+            raise UnknownNameError("model", name, [*known, "all"])
+    return {name: known[name] for name in asked}
+
+
+def draw_question(
+    models: Sequence[VisionLanguageModel],
+    cells: Sequence[Cell],
+    records: Sequence[Record],
+    path: Path,
+) -> None:
+    """Figure of one question of the first benchmark, row by row, as these models see it."""
+    benchmark, settings = cells[0].benchmark, cells[0].settings
+    focus = next(cell.decoding for cell in cells if isinstance(cell.decoding, Focus))
+    example = telling_example(benchmark, records, [vlm.name for vlm in models])
+    views = [view_branches(vlm, benchmark, example, focus, settings) for vlm in models]
+    asked = example.question.rpartition(IMAGE_PLACEHOLDER)[2].strip()
+    figure = branch_figure(
+        f"“{asked}”", views,
+        right=example.answer, leaks=example.distractors, choices=example.choices,
+    )  # fmt: skip
+    save_figure(figure, path)
+
+
+def telling_example(
+    benchmark: AbstractBenchmark, records: Sequence[Record], models: Sequence[str]
+) -> Example:
+    """The question to show: one that FOCUS puts right where it puts most right.
+
+    Of the questions that plain decoding gets wrong and FOCUS right with the model of which there
+    are most, the last of those in which plain decoding leaks with the most models and, of these,
+    what FOCUS says differs most in kind (right, "unknown", another image's answer). Else the first
+    of all. Chosen to show what can happen; the table says how often it does.
+    """
+    known = {
+        (record["model"], record["decoding"], record["id"]): record
+        for record in records
+        if record["benchmark"] == benchmark.name
+    }
+    asked = [example for example in benchmark if (models[0], Vanilla.name, example.id) in known]
+
+    def put_right(model: str) -> list[Example]:
+        return [
+            example
+            for example in asked
+            if not known[model, Vanilla.name, example.id]["correct"]
+            and known[model, Focus.name, example.id]["correct"]
+        ]
+
+    def telling(example: Example) -> tuple[int, int]:
+        leaks = [known[model, Vanilla.name, example.id]["leaked"] for model in models]
+        said = {
+            kind_of_word(known[model, Focus.name, example.id]["text"], example.answer,
+                         example.distractors)
+            for model in models
+        }  # fmt: skip
+        return sum(leaks), len(said & set(KINDS[:3]))
+
+    best = max(map(put_right, models), key=len)
+    return max(reversed(best), key=telling) if best else asked[0]
 
 
 def view_branches(
-    vlm: VisionLanguageModel, example: Example, focus: Focus, settings: GenerationSettings
+    vlm: VisionLanguageModel,
+    benchmark: AbstractBenchmark,
+    example: Example,
+    focus: Focus,
+    settings: GenerationSettings,
 ) -> BranchView:
     """Runs one question and collects what each row was shown and would answer first."""
-    request = Request(example.images, example.question, f"demo/{example.id}")
+    request = request_of(benchmark.name, example)  # with the noise of its record
     plan = focus.plan(request)
     images = render(plan, request, focus.noise, per_run=focus.sharing == "run")
     decoded = focus.decode(vlm, request, settings, keep_logits="first")
     plain_decoded = Vanilla().decode(vlm, request, settings, keep_logits="first")
-    logits = {
-        "plain": plain_decoded.branch_logits[0][0, 0],
-        **dict(zip(decoded.row_labels, decoded.branch_logits[0][:, 0], strict=True)),
-        "FOCUS": decoded.combined_logits[0][0],
-    }
-    tokens = first_tokens(vlm.processor.tokenizer, example.choices)
-    favourites = [int(row.argmax()) for row in logits.values()]
-    tokens += [token for token in dict.fromkeys(favourites) if token not in tokens]
-    answers = [vlm.processor.tokenizer.decode([token]).strip() for token in tokens]
-    shown = {
-        "plain": request.images,
-        **{
-            label: [images[content] for content in row]
-            for label, row in zip(plan.labels, plan.rows, strict=True)
-        },
-        "FOCUS": (),
-    }
+    branches = [
+        Row(label, [images[content] for content in row], _said(vlm, logits))
+        for label, row, logits in zip(
+            plan.labels, plan.rows, decoded.branch_logits[0][:, 0], strict=True
+        )
+    ]
     return BranchView(
         model=vlm.name,
-        rows=[(label, row) for label, row in shown.items()],
-        probabilities={
-            label: torch.softmax(row, dim=-1)[tokens].tolist() for label, row in logits.items()
-        },
-        answers=answers,
-        right=example.answer,
+        rows=(
+            Row("plain", request.images, _said(vlm, plain_decoded.branch_logits[0][0, 0])),
+            *(*branches[1:], branches[0]),  # the reference last, as it is what is subtracted
+            Row("FOCUS", (), _said(vlm, decoded.combined_logits[0][0])),
+        ),
     )
 
 
-def _explanation() -> str:
-    return (
-        "accuracy - plain: paired difference on the same questions. leakage: answers that are true "
-        "of another image. There are two kinds of models: abstaining ones were taught to say "
-        '"unknown" when the image they are asked about is noise, answering ones were not; nothing '
-        "else tells the two of one architecture apart.\n"
-        "FOCUS adds up branches of which all but one do not see the asked image: it can help where "
-        "those branches abstain, and not where they answer from the image they do see. Abstentions "
-        'are votes as well: where "unknown" wins the sum the answer is unparsed, while choice '
-        "accuracy, which ranks the candidates alone, still gains."
-    )
+def _said(vlm: VisionLanguageModel, logits: Tensor) -> Mapping[str, float]:
+    """Probability of every first token by its text; of two with one text, that of the likelier."""
+    values, tokens = torch.softmax(logits, dim=-1).sort()
+    texts = [text.strip() for text in vlm.processor.batch_decode(tokens[:, None])]
+    return dict(zip(texts, values.tolist(), strict=True))
 
 
 if __name__ == "__main__":

@@ -10,8 +10,7 @@ from typing import Any
 from filelock import FileLock
 from omegaconf import DictConfig
 
-#: What a weight is chosen by, the first that a benchmark has: pairs are about both their images.
-METRICS = ("image score", "accuracy")
+from analysis.tables import SCORES
 
 Choice = dict[str, Any]
 
@@ -50,7 +49,7 @@ def note(
         facts: what else to keep (seed, commit).
     """
     own = {row["metric"]: row for row in rows if row["decoding"] == decoding}
-    metric = next(name for name in METRICS if name in own)
+    metric = next(name for name in SCORES if name in own)
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{path}.lock"):
         known = read_choice(path) or {"curve": {}}

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from experiments.config import compose_config
 from experiments.report import with_tables
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -103,6 +104,16 @@ def test_what_routed_focus_wins_and_loses_is_what_the_results_say():
 def test_the_tables_are_what_the_committed_records_say():
     assert with_tables(README) == README
     # Control: another number in a table would be noticed.
-    changed = re.sub(r"\| [+-]0\.\d{3} \[", "| +0.000 [", README, count=1)
+    changed = re.sub(r"\| \d+ → \d+ ", "| 0 → 0 ", README, count=1)
     assert changed != README
     assert with_tables(changed) == README
+
+
+def test_what_the_first_screen_quotes_is_in_its_table():
+    screen, _, rest = README.partition("<!-- demo table -->")
+    table, _, rest = rest.partition("<!-- end of demo table -->")
+    quoted = re.findall(r"\d+ → \d+", screen + rest.partition("\n## ")[0])
+    assert len(quoted) >= 6
+    assert set(quoted) <= set(re.findall(r"\d+ → \d+", table))
+    weight = compose_config("demo").decodings.focus.alpha
+    assert f"The contrast weight, {weight}," in README

@@ -57,11 +57,14 @@ def records_of(results: Path, name: str = "*") -> list[dict]:
 
 def test_a_sweep_loads_its_model_once_and_answers_plainly_once(tmp_path, monkeypatch):
     loads, plain = [], []
-    load, decode = TinyModel.load, Vanilla.decode
+    load, decode = TinyModel.load, Vanilla.decode_many
     monkeypatch.setattr(TinyModel, "load", lambda self: loads.append(1) or load(self))
-    monkeypatch.setattr(
-        Vanilla, "decode", lambda self, *args, **kw: plain.append(1) or decode(self, *args, **kw)
-    )
+
+    def counted(self, engine, requests, *args, **kwargs):
+        plain.extend(requests)
+        return decode(self, engine, requests, *args, **kwargs)
+
+    monkeypatch.setattr(Vanilla, "decode_many", counted)
     monkeypatch.setattr(evaluate, "_loaded", {})
     for alpha, limit in ((0.1, 3), (0.2, 5), (0.3, 4)):
         arguments = (f"decoding.alpha={alpha}", f"limit={limit}", f"results={tmp_path}/{alpha}")

@@ -1,10 +1,15 @@
 """The summary states what the records say, on hand-made records."""
 
+import io
+
 import pytest
+from rich.console import Console
 
 from analysis.tables import (
     markdown_table,
+    paired_lines,
     paired_markdown,
+    paired_table,
     power_note,
     summarise,
     summary_table,
@@ -149,13 +154,48 @@ def test_the_table_has_one_line_per_strategy():
     assert len(markdown_table(rows).splitlines()) == 4
 
 
-def test_a_document_shows_each_strategy_beside_plain_decoding():
+def test_plain_decoding_stands_beside_each_strategy_in_percent():
     plain, focus = records("vanilla", [True] * 2 + [False] * 3), records("focus", [True] * 5)
-    (header, _, line) = paired_markdown(summarise(plain + focus)).splitlines()
-    assert "decoding" not in header
-    assert "0.400 → 1.000" in line
-    assert "+0.600 [" in line
+    columns, (line,) = paired_lines(summarise(plain + focus))
+    assert columns == ("benchmark", "model", "n", "score", "difference [95%]", "ranked", "leakage")
+    assert line[:4] == ("b", "m", "5", "40 → 100")
+    assert line[4].startswith("+60 [")
+    assert line[5:] == ("60 → 100", "0 → 0")
     other = [{**record, "decoding": "vcd"} for record in focus]
-    header, _, *lines = paired_markdown(summarise(plain + focus + other)).splitlines()
-    assert "decoding" in header
-    assert [word for each in lines for word in ("focus", "vcd") if word in each] == ["focus", "vcd"]
+    _, lines = paired_lines(summarise(plain + focus + other))
+    assert [line[2] for line in lines] == ["focus", "vcd"]
+
+
+def test_minimal_pairs_are_judged_by_pairs():
+    def paired(decoding: str, correct: list[bool]) -> list[dict]:
+        return [
+            {**r, "group": f"p{i // 2}", "cluster": f"p{i // 2}", "category": "image"}
+            for i, r in enumerate(records(decoding, correct, traceable=False))
+        ]
+
+    plain = paired("vanilla", [True, False] * 4)
+    ours = paired("focus", [True, True] * 3 + [False, True])
+    _, (line,) = paired_lines(summarise(plain + ours))
+    assert line[2:4] == ("4", "0 → 75")
+    assert line[6] == "-"
+
+
+def test_a_line_per_model_fits_a_terminal():
+    """The longest names of models and benchmarks in this project."""
+    values = {"value": 0.95, "delta": -0.25, "delta_low": -0.35, "delta_high": -0.15, "n": 300}
+    rows = [
+        {"benchmark": benchmark, "model": model, "decoding": decoding, "metric": metric, **values}
+        for benchmark in ("scenes_indexed", "scenes_matching")
+        for model in ("llava_onevision-abstaining", "internvl-guessing")
+        for decoding in ("vanilla", "focus")
+        for metric in ("accuracy", "choice accuracy", "leakage rate")
+    ]
+    shown = io.StringIO()
+    Console(file=shown, width=100).print(paired_table(rows, title="t"))
+    lines = [line for line in shown.getvalue().splitlines() if "scenes_" in line]
+    assert len(lines) == 4
+    for line in lines:
+        assert line.split()[1].endswith(("-abstaining", "-guessing"))
+        assert "95 → 95" in line
+        assert "-25 [-35, -15]" in line
+    assert len(paired_markdown(rows).splitlines()) == 2 + 4
