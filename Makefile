@@ -29,7 +29,7 @@ env: $(INSTALLED) ## Build .venv with the locked set (uv if installed, else pip)
 	@echo "$(VENV) is ready: $$($(VENV_PYTHON) --version)"
 
 demo: $(INSTALLED) ## Plain decoding and FOCUS on the embedded models, no download (MODELS=all: every one; QUICK=1: a few questions)
-	$(VENV_PYTHON) -m experiments.demo $(if $(MODELS),models=$(MODELS)) $(if $(QUICK),limit=8) $(ARGS)
+	$(VENV_PYTHON) -m experiments.demo $(if $(MODELS),lineup=$(MODELS)) $(if $(QUICK),limit=8) $(ARGS)
 
 test: $(INSTALLED) ## Default tests, on CPU and offline (ARGS="-k noise" selects)
 	$(VENV_PYTHON) -m pytest $(ARGS)

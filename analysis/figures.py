@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -232,3 +233,43 @@ def contrast_weight_figure(cells: pd.DataFrame) -> Figure:
     grid.set_titles("{row_name} · {col_name}").set_axis_labels("contrast weight alpha", "accuracy")
     grid.set(ylim=(0, 1.02))
     return grid.figure
+
+
+def bench_figure(
+    rows: Sequence[Mapping[str, Any]], throughput: Sequence[Mapping[str, Any]]
+) -> Figure:
+    """Cost of an answer over plain decoding by number of images, and questions per second.
+
+    Crosses are ratios of floating-point operations: what no implementation of the scheme can beat.
+
+    Args:
+        rows: of one answer at a time, from `experiments.bench`.
+        throughput: of many questions, from the same.
+    """
+    sns.set_theme(style="whitegrid", context="paper")
+    figure, (left, right) = plt.subplots(
+        1, 2, figsize=(9.5, 3.4), layout="constrained", width_ratios=[1.1, 1]
+    )
+    cost = pd.DataFrame(rows)
+    sns.lineplot(cost, x="num_images", y="over_plain", hue="scheme", marker="o", ax=left)
+    sns.scatterplot(
+        cost, x="num_images", y="flops_over_plain", hue="scheme", marker="X", s=40,
+        legend=False, ax=left,
+    )  # fmt: skip
+    left.set(xlabel="images", ylabel="x plain decoding (time; crosses: operations)", yscale="log")
+    left.set_xticks(sorted(set(cost["num_images"])))
+    left.legend(fontsize=6, title=None)
+    speed = pd.DataFrame(throughput).melt(
+        id_vars=["read", "scheme"],
+        value_vars=["alone_per_second", "batched_per_second"],
+        var_name="asked",
+    )
+    speed["asked"] = speed["asked"].map(
+        {"alone_per_second": "one by one", "batched_per_second": "in batches"}
+    )
+    speed["question"] = speed["scheme"] + ", " + speed["read"]
+    sns.barplot(speed, y="question", x="value", hue="asked", ax=right)
+    right.set(xlabel="questions per second", ylabel="")
+    right.tick_params(axis="y", labelsize=7)
+    right.legend(fontsize=7, title=None)
+    return figure

@@ -5,7 +5,8 @@
 
 Each experiment is a grid of cells in ``conf/experiment``. Finished cells are kept and never
 computed twice; the records of an experiment, one line of marks for each setting, model and set of
-questions, are written when all its cells are there.
+questions, are written when all its cells are there; those of models that were not asked this time
+stay.
 """
 
 from __future__ import annotations
@@ -14,7 +15,9 @@ from experiments.config import check_command_line
 
 check_command_line("ablate", __name__)  # before the seconds that the other imports take
 
+import json
 import time
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -23,7 +26,7 @@ from omegaconf import DictConfig
 from transformers.utils.logging import disable_progress_bar
 
 from analysis.ablation_tables import run_table
-from analysis.ablations import write_records
+from analysis.ablations import Record, read_records, write_records
 from experiments.ablation_blocks import Bench, Block
 from experiments.ablation_cells import LogitStore, Model, Rows, load_questions, models_of, rows_grid
 from experiments.ablation_choice import Chooser
@@ -44,7 +47,7 @@ def main(config: DictConfig) -> None:
     with progress_bars(console) as progress:
         records, computed = run(settings, models, progress)
     path = Path(config.output) / f"{config.name}.jsonl.gz"
-    write_records(path, records)
+    write_records(path, merged(read_records(path), records, [model.name for model in models]))
     seconds = time.perf_counter() - started
     console.print(run_table(records, config.name, asdict(Rows())))
     console.print(
@@ -52,6 +55,13 @@ def main(config: DictConfig) -> None:
         f"{computed} passes computed, the rest known: {path}",
         soft_wrap=True,
     )
+
+
+def merged(known: Iterable[Record], new: Iterable[Record], models: Sequence[str]) -> list[Record]:
+    """Records of a file with those of some models renewed; those of all others stay."""
+    kept = [record for record in known if record.get("model") not in models]
+    # A dictionary, since both are about the same questions; insertion keeps the order.
+    return list({json.dumps(record, sort_keys=True): record for record in [*kept, *new]}.values())
 
 
 def run(

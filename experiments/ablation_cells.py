@@ -29,9 +29,11 @@ from focus.decoding import (
     CaptionThenAnswer,
     Focus,
     Request,
+    SingleImage,
     Vcd,
 )
 from focus.decoding.interventions import AbstractIntervention
+from focus.engines import LocalEngine
 from focus.errors import InvalidValueError, UnknownNameError
 from focus.models import Checkpoint, VisionLanguageModel
 from focus.models.loading import embedded_names, embedded_path
@@ -41,15 +43,7 @@ from focus.zoo.answers import AnswerKey
 from focus.zoo.forward import Frontend
 from focus.zoo.mixture import MAX_FRAMES
 from focus.zoo.questions import UNKNOWN
-from focus.zoo.rows import (
-    Tint,
-    captioned_logits,
-    intervened_logits,
-    plain_logits,
-    row_logits,
-    single_logits,
-    vcd_logits,
-)
+from focus.zoo.rows import Tint, first_logits, plain_logits, row_logits
 from focus.zoo.worlds import WORLDS
 
 TARGETS = ("units", "all", "named", "pairs")
@@ -285,6 +279,11 @@ class Model:
         return _load(self.name, self.folder)
 
     @property
+    def engine(self) -> LocalEngine:
+        """What answers its questions."""
+        return _engine(self.name, self.folder)
+
+    @property
     def fingerprint(self) -> str:
         """Changes with the weights: what other weights computed is never taken for this model's."""
         return _fingerprint(self.folder / "model.safetensors")
@@ -304,6 +303,11 @@ class Model:
 @functools.lru_cache(maxsize=4)
 def _load(name: str, folder: Path) -> VisionLanguageModel:
     return Checkpoint(name, str(folder), dtype="float32", attention="sdpa", device="cpu").load()
+
+
+@functools.lru_cache(maxsize=4)
+def _engine(name: str, folder: Path) -> LocalEngine:
+    return LocalEngine(_load(name, folder), batch=64)
 
 
 @functools.lru_cache(maxsize=64)
@@ -351,7 +355,7 @@ class LogitStore:
         """Plain decoding: ``[questions, vocabulary]``."""
         (logits,) = self._kept(
             model, questions, "plain",
-            lambda loaded: [plain_logits(model.vlm, loaded.requests())],
+            lambda loaded: [plain_logits(model.engine, loaded.requests())],
         )  # fmt: skip
         return logits
 
@@ -359,7 +363,8 @@ class LogitStore:
         """Plain decoding and every row."""
 
         def compute(loaded: Loaded) -> list[Tensor]:
-            found = row_logits(model.vlm, loaded.requests(rows), rows.strategy, tint=rows.tint)
+            asked = loaded.requests(rows)
+            found = row_logits(model.engine, asked, rows.strategy, tint=rows.tint)
             return [found.reference, found.branches]
 
         # Further noise would fill the disk and is used by one experiment, which keeps its answers.
@@ -373,7 +378,7 @@ class LogitStore:
         """The diffused row of VCD: ``[questions, vocabulary]``."""
         (logits,) = self._kept(
             model, questions, {"vcd": strategy.step, "seed": strategy.seed},
-            lambda loaded: [vcd_logits(model.vlm, loaded.requests(), strategy)],
+            lambda loaded: [first_logits(model.engine, loaded.requests(), strategy)[0]],
         )  # fmt: skip
         return logits
 
@@ -381,7 +386,7 @@ class LogitStore:
         """The asked view alone, the others removed: ``[questions, vocabulary]``."""
         (logits,) = self._kept(
             model, questions, "single",
-            lambda loaded: [single_logits(model.vlm, loaded.requests())],
+            lambda loaded: [first_logits(model.engine, loaded.requests(), SingleImage())[0]],
         )  # fmt: skip
         return logits
 
@@ -397,11 +402,9 @@ class LogitStore:
         strategy = built(name, setting)
 
         def compute(loaded: Loaded) -> list[Tensor]:
-            if isinstance(strategy, CaptionThenAnswer):
-                return [captioned_logits(model.vlm, loaded.requests(), strategy)]
-            if isinstance(strategy, AbstractIntervention):
-                return [intervened_logits(model.vlm, loaded.requests(), strategy)]
-            raise UnknownNameError("strategy of this kind", name, INTERVENING)
+            if name not in INTERVENING:
+                raise UnknownNameError("strategy of this kind", name, INTERVENING)
+            return [first_logits(model.engine, loaded.requests(), strategy)[0]]
 
         (logits,) = self._kept(
             model, questions, {"strategy": name, "setting": dict(setting)}, compute

@@ -2,7 +2,11 @@
 
     python -m experiments.bench num_images=[2,4] repeats=1
 
-Times depend on the machine and are never tested; ratios measured side by side are comparable.
+Three parts: one answer at a time, by number of images (random weights at a real shape); many
+questions at once on an embedded model; several questions about one image pair. Times depend on the
+machine and are never tested; ratios measured side by side are comparable. Beside each time stands
+what was computed: images encoded, tokens through the language model, tokens whose keys and values
+are kept, and floating-point operations, whose ratio is the floor of the ratio of times.
 """
 
 from __future__ import annotations
@@ -14,55 +18,282 @@ check_command_line("bench", __name__)  # before the seconds that the other impor
 import json
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
+import matplotlib as mpl
 import numpy as np
+import pandas as pd
 import torch
 from omegaconf import DictConfig
 from PIL import Image
 from rich.table import Table
+from torch.utils.flop_counter import FlopCounterMode
 from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
+from analysis.figures import bench_figure, save_figure
 from experiments.config import entry_point, plain
-from experiments.evaluation import make_console, progress_bars, set_threads
+from experiments.evaluation import make_console, progress_bars, request_of, set_threads
+from focus.benchmarks.embedded import IndexedQuestion
 from focus.decoding import AbstractDecoding, Focus, GenerationSettings, Request, Vanilla
+from focus.engines import LocalEngine
 from focus.environment import environment
-from focus.models import ImageBudget, VisionLanguageModel
+from focus.models import Checkpoint, ImageBudget, VisionLanguageModel
 from focus.models.tiny import build_tiny
 from focus.randomness import generator
 
+PLAIN = "plain decoding"
+PUBLISHED = "published: N(N+1) encodings, full batch"
 SCHEMES: dict[str, AbstractDecoding] = {
-    "plain decoding": Vanilla(),
-    "published: N(N+1) encodings, full batch": Focus(sharing="branch", prefill="naive"),
+    PLAIN: Vanilla(),
+    PUBLISHED: Focus(sharing="branch", prefill="naive"),
     "noise per branch, prefixes shared": Focus(sharing="branch"),
     "noise per sample, prefixes shared (default)": Focus(sharing="sample"),
     "noise per run, prefixes shared": Focus(sharing="run"),
 }
+#: Strategies whose throughput is measured, one question at a time and in batches.
+ASKED = {
+    PLAIN: Vanilla(),
+    "FOCUS, noise per sample": Focus(),
+    "FOCUS, noise per run": Focus(sharing="run"),
+}
+
+
+@dataclass
+class Work:
+    """What was computed: images encoded, tokens run, most tokens kept at once, operations."""
+
+    encoded: int = 0
+    tokens: int = 0
+    kept: int = 0
+    flops: int = 0
+    _caches: list[Any] = field(default_factory=list)
 
 
 @entry_point("bench")
 def main(config: DictConfig) -> None:
-    """Times every scheme on the same prompts and prints seconds and ratios."""
+    """Times everything and prints seconds and ratios."""
+    mpl.use("Agg")
     set_threads(config.threads)
-    vlm = build_model(config)
     console = make_console()
-    rows = []
     with progress_bars(console) as progress:
-        task = progress.add_task("timing", total=len(config.num_images) * len(SCHEMES))
-        for num_images in config.num_images:
-            requests = [make_request(config, num_images, k) for k in range(config.repeats + 1)]
-            for scheme, decoding in SCHEMES.items():
-                seconds = median_seconds(_decoder(vlm, decoding, config), requests)
-                rows.append({"num_images": num_images, "scheme": scheme, "seconds": seconds})
-                progress.advance(task)
-    add_ratios(rows)
-    console.print(ratio_table(rows))
+        total = len(config.num_images) * len(SCHEMES) + 4 * len(ASKED) + 3
+        task = progress.add_task("timing", total=total)
+        report = {
+            "rows": answer_rows(config, lambda: progress.advance(task)),
+            "throughput": throughput_rows(config, lambda: progress.advance(task)),
+            "sharing": sharing_rows(config, lambda: progress.advance(task)),
+        }
+    for name, title in TITLES.items():
+        console.print(table(report[name], title))
     folder = Path(config.results)
     folder.mkdir(parents=True, exist_ok=True)
-    report = {"rows": rows, "config": plain(config), **environment()}
-    (folder / "bench.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-    console.print(f"bench.json: {folder}", soft_wrap=True)
+    facts = {**report, "config": plain(config), **environment()}
+    (folder / "bench.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+    save_figure(bench_figure(report["rows"], report["throughput"]), folder / "bench.png")
+    console.print(f"bench.json and bench.png: {folder}", soft_wrap=True)
+
+
+def answer_rows(config: DictConfig, advance: Callable[[], None]) -> list[dict[str, Any]]:
+    """One answer at a time under every scheme, by number of images."""
+    vlm = build_model(config)
+    settings = GenerationSettings(max_new_tokens=config.new_tokens)
+    rows = []
+    for num_images in config.num_images:
+        requests = [make_request(config, num_images, k) for k in range(config.repeats + 1)]
+        for scheme, decoding in SCHEMES.items():
+
+            def decode(request: Request, decoding: AbstractDecoding = decoding) -> object:
+                # Without a lower bound random weights end some answers early.
+                return decoding.decode(vlm, request, settings, min_new_tokens=config.new_tokens)
+
+            row = {"num_images": num_images, "scheme": scheme}
+            rows.append(row | measured(vlm, decode, requests))
+            advance()
+    for row in rows:
+        same = {r["scheme"]: r for r in rows if r["num_images"] == row["num_images"]}
+        row["over_plain"] = row["seconds"] / same[PLAIN]["seconds"]
+        row["published_over_this"] = same[PUBLISHED]["seconds"] / row["seconds"]
+        row["flops_over_plain"] = row["flops"] / same[PLAIN]["flops"]
+    return rows
+
+
+def throughput_rows(config: DictConfig, advance: Callable[[], None]) -> list[dict[str, Any]]:
+    """Questions per second on an embedded model, one at a time and in batches.
+
+    Read as candidates (one step) and as text of at most four tokens. Both ways process every
+    question anew: the model forgets what it has seen in between.
+    """
+    name = config.throughput.model
+    loaded = Checkpoint(name, f"embedded:{name}", device="cpu").load()
+    benchmark = IndexedQuestion(split="test", num_images=2, size=config.throughput.questions)
+    requests = [request_of(benchmark.name, example) for example in benchmark]
+    few = requests[: config.throughput.alone]
+    rows = []
+    speed = operations_per_second()
+    for read, length in (("candidates", 1), ("text", 4)):
+        settings = GenerationSettings(max_new_tokens=length)
+        for scheme, decoding in ASKED.items():
+            vlm = fresh(loaded)
+            alone = clock(lambda: [decoding.decode(vlm, r, settings, keep_logits="first")  # noqa: B023
+                                   for r in few])  # fmt: skip
+            advance()
+            engine = LocalEngine(fresh(loaded))
+            together = clock(lambda: decoding.decode_many(engine, requests, settings,  # noqa: B023
+                                                          keep_logits="first"))  # fmt: skip
+            advance()
+            rows.append(
+                {
+                    "read": read,
+                    "scheme": scheme,
+                    "alone_per_second": len(few) / alone,
+                    "batched_per_second": len(requests) / together,
+                    "faster": (alone / len(few)) / (together / len(requests)),
+                    "floor_per_second": speed / operations_per_question(
+                        fresh(loaded), decoding, few, settings),
+                }
+            )  # fmt: skip
+    return rows
+
+
+def operations_per_second(size: int = 2048, width: int = 128, repeats: int = 50) -> float:
+    """Of this machine, in the matrix products that the embedded models are made of."""
+    inputs, weights = torch.randn(size, width), torch.randn(3 * width, width)
+    seconds = clock(lambda: [torch.nn.functional.linear(inputs, weights) for _ in range(repeats)])
+    return 2 * size * width * 3 * width * repeats / seconds
+
+
+def operations_per_question(
+    vlm: VisionLanguageModel,
+    decoding: AbstractDecoding,
+    requests: Sequence[Request],
+    settings: GenerationSettings,
+) -> float:
+    """Floating-point operations of a batch, per question."""
+    with counted(vlm) as work:
+        decoding.decode_many(LocalEngine(vlm), requests, settings)
+    return work.flops / len(requests)
+
+
+def sharing_rows(config: DictConfig, advance: Callable[[], None]) -> list[dict[str, Any]]:
+    """Four questions about one image pair, as a Winoground pair asks them: candidates."""
+    vlm = build_model(config)
+    pairs = [make_request(config, 2, k) for k in range(config.repeats + 1)]
+    settings = GenerationSettings(max_new_tokens=1)
+
+    def questions(request: Request) -> list[Request]:
+        return [replace(request, question=f"{request.question} {k}") for k in "abcd"]
+
+    ways: dict[str, Callable[[Request], object]] = {
+        "four published runs": lambda r: [
+            SCHEMES[PUBLISHED].decode(vlm, q, settings) for q in questions(r)
+        ],
+        "four runs, prefixes shared": lambda r: [
+            Focus().decode(fresh(vlm), q, settings) for q in questions(r)
+        ],
+        "together": lambda r: Focus().decode_many(LocalEngine(fresh(vlm)), questions(r), settings),
+    }
+    rows = []
+    for scheme, answer in ways.items():
+        rows.append({"scheme": scheme} | measured(vlm, answer, pairs))
+        advance()
+    for row in rows:
+        row["faster"] = rows[0]["seconds"] / row["seconds"]
+        row["flops_ratio"] = rows[0]["flops"] / row["flops"]
+    return rows
+
+
+def fresh(vlm: VisionLanguageModel) -> VisionLanguageModel:
+    """The same model without anything it has processed before."""
+    empty = {name: type(getattr(vlm, name)) for name in ("seen", "noise_cache")}
+    return replace(vlm, seen=empty["seen"](2**28, getsizeof=lambda entry: entry.nbytes),
+                   noise_cache=empty["noise_cache"](64))  # fmt: skip
+
+
+def measured(
+    vlm: VisionLanguageModel, answer: Callable[[Request], object], requests: Sequence[Request]
+) -> dict[str, Any]:
+    """Median seconds over the requests after the first, which warms up and is counted."""
+    with counted(vlm) as work:
+        answer(requests[0])
+    seconds = statistics.median(clock(lambda: answer(r)) for r in requests[1:])  # noqa: B023
+    peak = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else None
+    return {
+        "seconds": seconds,
+        **{name: getattr(work, name) for name in ("encoded", "tokens", "kept", "flops")},
+        "peak_bytes": peak,
+    }
+
+
+@contextmanager
+def counted(vlm: VisionLanguageModel) -> Iterator[Work]:
+    """Counts what a model does, by hooks that are gone afterwards."""
+    work = Work()
+    config = vlm.model.config.get_text_config()
+    width = getattr(config, "head_dim", config.hidden_size // config.num_attention_heads)
+    token = 2 * config.num_key_value_heads * width * vlm.model.dtype.itemsize
+
+    def ran(_: Any, args: Any, kwargs: Any, output: Any) -> None:
+        rows, length = kwargs["inputs_embeds"].shape[:2] if kwargs.get("inputs_embeds") \
+            is not None else kwargs["input_ids"].shape  # fmt: skip
+        work.tokens += rows * length
+        layer = kwargs["past_key_values"].layers[0]
+        held = getattr(layer, "num_bytes", None)
+        held = layer.keys.nbytes + layer.values.nbytes if held is None else held
+        work.kept = max(work.kept, held // token)
+
+    def encoded(_: Any, args: Any, kwargs: Any) -> None:
+        work.encoded += len(kwargs.get("grid_thw", args[1] if len(args) > 1 else ()))
+
+    handles = [
+        vlm.model.get_decoder().register_forward_hook(ran, with_kwargs=True),
+        vlm.model.model.visual.register_forward_pre_hook(encoded, with_kwargs=True),
+    ]
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+    try:
+        with FlopCounterMode(display=False) as flops:
+            yield work
+        work.flops = flops.get_total_flops()
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def clock(run: Callable[[], object]) -> float:
+    """Seconds that something takes, the work of a GPU included."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    started = time.perf_counter()
+    run()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter() - started
+
+
+TITLES = {
+    "rows": "One answer at a time (medians; ratios within this run)",
+    "throughput": "Many questions on an embedded model (questions per second)",
+    "sharing": "Four questions about one image pair (candidates)",
+}
+#: Columns of the terminal's tables that need no digits behind the point.
+WHOLE = ("num_images", "encoded", "tokens", "kept")
+
+
+def table(rows: Sequence[dict[str, Any]], title: str) -> Table:
+    """Rows for the terminal."""
+    frame = pd.DataFrame(rows).drop(columns=["flops", "peak_bytes"], errors="ignore")
+    shown = Table(title=title, title_justify="left")
+    for column in frame.columns:
+        text = column in ("scheme", "read")
+        shown.add_column(column.replace("_", " "), justify="left" if text else "right")
+    for row in frame.to_dict("records"):
+        shown.add_row(*(str(v) if k in WHOLE or isinstance(v, str) else f"{v:.2f}"
+                        for k, v in row.items()))  # fmt: skip
+    return shown
 
 
 def build_model(config: DictConfig) -> VisionLanguageModel:
@@ -111,57 +342,6 @@ def make_request(config: DictConfig, num_images: int, index: int) -> Request:
     text = "which image shows the red circle in the second " * 5
     question = " ".join(["image : <image>"] * num_images) + f" {text} ?"
     return Request(images, question, sample_id=f"bench-{num_images}-{index}")
-
-
-def median_seconds(decode: Callable[[Request], object], requests: list[Request]) -> float:
-    """Median over the requests after the first, which warms up."""
-    seconds = []
-    for request in requests:
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
-        started = time.perf_counter()
-        decode(request)
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
-        seconds.append(time.perf_counter() - started)
-    return statistics.median(seconds[1:])
-
-
-def add_ratios(rows: list[dict]) -> None:
-    """Adds to each row its time over that of plain decoding and of the published scheme."""
-    schemes = list(SCHEMES)
-    for row in rows:
-        same = {r["scheme"]: r["seconds"] for r in rows if r["num_images"] == row["num_images"]}
-        row["over_plain"] = row["seconds"] / same[schemes[0]]
-        row["published_over_this"] = same[schemes[1]] / row["seconds"]
-
-
-def ratio_table(rows: list[dict]) -> Table:
-    """Seconds per answer and both ratios, one block per number of images."""
-    table = Table(title="Cost of FOCUS (medians; ratios within this run)", title_justify="left")
-    for header in ("N", "scheme", "seconds", "x plain decoding", "faster than published"):
-        table.add_column(header, justify="left" if header == "scheme" else "right")
-    previous = None
-    for row in rows:
-        if previous not in (None, row["num_images"]):
-            table.add_section()
-        previous = row["num_images"]
-        table.add_row(
-            str(row["num_images"]),
-            row["scheme"],
-            f"{row['seconds']:.2f}",
-            f"{row['over_plain']:.2f}",
-            f"{row['published_over_this']:.2f}",
-        )
-    return table
-
-
-def _decoder(
-    vlm: VisionLanguageModel, decoding: AbstractDecoding, config: DictConfig
-) -> Callable[[Request], object]:
-    settings = GenerationSettings(max_new_tokens=config.new_tokens)
-    # Without a lower bound random weights end some answers early, and times would not compare.
-    return lambda request: decoding.decode(vlm, request, settings, min_new_tokens=config.new_tokens)
 
 
 if __name__ == "__main__":

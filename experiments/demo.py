@@ -3,7 +3,7 @@
     python -m experiments.demo
 
 Writes records, the summary table as data, and a figure of one question, branch by branch. No
-network, no GPU. Running it again shows the finished table at once; `models=all` asks every embedded
+network, no GPU. Running it again shows the finished table at once; `lineup=all` asks every embedded
 model instead of the three kinds of one architecture.
 """
 

@@ -115,6 +115,7 @@ class SharedPrefixRows(AbstractRows):
         features: Mapping[Any, ImageFeatures],
         *,
         most_tokens: int | None = None,
+        cut: bool = True,
     ) -> None:
         """
         Args:
@@ -122,9 +123,11 @@ class SharedPrefixRows(AbstractRows):
                 differ in length.
             features: encoded image of everything that stands in a slot of `rows`.
             most_tokens: of all rows together in one pass; longer pieces of prompts are cut.
+            cut: whether prompts are cut where rows part; if not, only equal rows share work.
         """
         super().__init__(model, family)
         self.rows, self._features, self._most_tokens = tuple(rows), features, most_tokens
+        self._chunks = prefill_chunks(self.rows) if cut else [(0, None)]
         self._cache = shared_cache(model)
         last = [int(row.prompt.position_ids.max()) + 1 for row in self.rows]
         self._positions = torch.tensor(last)
@@ -132,7 +135,7 @@ class SharedPrefixRows(AbstractRows):
     def prefill(self) -> Tensor:
         # Indices stay on the CPU: layers may lie on several devices, and each takes them there.
         labels = [0] * len(self.rows)  # the prefix that each row shares, so far the empty one
-        for start, end in prefill_chunks(self.rows):
+        for start, end in self._chunks:
             parents, labels = labels, prefix_labels(self.rows, end)
             first = [labels.index(label) for label in range(max(labels) + 1)]
             if self._cache.get_seq_length():

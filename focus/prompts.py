@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from cachetools import LRUCache
 from torch import Tensor
 from transformers import PreTrainedModel, ProcessorMixin
 
@@ -36,6 +37,10 @@ class Prompt:
     def nbytes(self) -> int:
         """Bytes of ids and positions."""
         return self.input_ids.nbytes + self.position_ids.nbytes
+
+
+#: Whether a template keeps the order of a question's parts: asked of it once for all questions.
+_orders: LRUCache = LRUCache(maxsize=1024)
 
 
 def place_images(question: str, num_images: int) -> str:
@@ -129,7 +134,13 @@ def _keeps_order(
         part if part in ("", IMAGE_PLACEHOLDER) else f"\ue000{number}\ue001"
         for number, part in enumerate(parts)
     ]
-    rendered = apply(chat_messages("".join(marks), system))
+    known = (processor.chat_template, processor.image_token, system, *marks)
+    if known not in _orders:
+        _orders[known] = _same_order(processor, marks, apply(chat_messages("".join(marks), system)))
+    return _orders[known]
+
+
+def _same_order(processor: ProcessorMixin, marks: Sequence[str], rendered: str) -> bool:
     found = re.findall(f"\ue000\\d+\ue001|{re.escape(processor.image_token)}", rendered)
     expected = [processor.image_token if m == IMAGE_PLACEHOLDER else m for m in marks if m]
     return found == expected
@@ -170,8 +181,16 @@ def build_prompt(
     images: Sequence[ImageInputs],
     *,
     system: str | None = None,
+    position_ids: Callable[[Tensor, tuple[tuple[int, int], ...]], Tensor] | None = None,
 ) -> Prompt:
     """Renders the chat template, widens each image token and finds the image spans.
+
+    Args:
+        model, processor, family: of the same checkpoint.
+        question, system: see `render_chat`.
+        images: in prompt order.
+        position_ids: positions for ids ``[1, length]`` and image spans, where they are known; by
+            default the family works them out.
 
     Raises:
         PromptError: the question is empty or does not fit the images, see `render_chat`, or the
@@ -196,6 +215,9 @@ def build_prompt(
         add_special_tokens=not (bos and widened.startswith(bos)),
     )
     input_ids = tokens["input_ids"].to(input_device(model))
-    spans = family.image_spans(model, input_ids[0], [image.num_tokens for image in images])
-    position_ids = family.position_ids(model, input_ids, images)
-    return Prompt(input_ids, tuple(spans), position_ids.to(torch.long), text)
+    spans = tuple(family.image_spans(model, input_ids[0], [image.num_tokens for image in images]))
+    if position_ids is None:
+        positions = family.position_ids(model, input_ids, images)
+    else:
+        positions = position_ids(input_ids, spans)
+    return Prompt(input_ids, spans, positions.to(torch.long), text)

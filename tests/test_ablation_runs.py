@@ -39,18 +39,11 @@ from focus.decoding import (
     Vcd,
 )
 from focus.decoding.single_image import SingleImage
+from focus.engines import LocalEngine
 from focus.errors import InvalidValueError, UnknownNameError
 from focus.zoo.answers import CANDIDATES, VOCABULARY, read
 from focus.zoo.architectures import ARCHITECTURES, Architecture
-from focus.zoo.rows import (
-    captioned_logits,
-    coloured_like,
-    intervened_logits,
-    plain_logits,
-    row_logits,
-    single_logits,
-    vcd_logits,
-)
+from focus.zoo.rows import coloured_like, first_logits, plain_logits, row_logits
 
 ONE = GenerationSettings(max_new_tokens=1)
 EXPERIMENTS = sorted(path.stem for path in (CONF / "experiment").glob("ablation_*.yaml"))
@@ -94,7 +87,7 @@ ROWS = (
 def test_collected_rows_are_those_of_the_method(models, family, rows, questions):
     vlm, loaded = models[family].vlm, load_questions(questions)
     asked = loaded.requests(rows)[:2]
-    found = row_logits(vlm, asked, rows.strategy)
+    found = row_logits(LocalEngine(vlm), asked, rows.strategy)
     for q, request in enumerate(asked):
         decoded = rows.strategy.decode(vlm, request, ONE, keep_logits="first")
         expected = decoded.branch_logits[0][:, 0]
@@ -108,12 +101,8 @@ def test_collected_rows_are_those_of_the_method(models, family, rows, questions)
 def test_other_strategies_are_collected_as_they_decode(models, family):
     vlm = models[family].vlm
     asked = load_questions(SETS[0]).requests()[:2]
-    collected = {
-        Vanilla(): plain_logits(vlm, asked),
-        SingleImage(): single_logits(vlm, asked),
-        Vcd(): vcd_logits(vlm, asked, Vcd()),
-    }
-    for strategy, logits in collected.items():
+    for strategy in (Vanilla(), SingleImage(), Vcd()):
+        logits = first_logits(LocalEngine(vlm), asked, strategy)[0]
         for q, request in enumerate(asked):
             decoded = strategy.decode(vlm, request, ONE, keep_logits="first")
             torch.testing.assert_close(logits[q], decoded.branch_logits[0][0, 0], rtol=0, atol=5e-5)
@@ -142,38 +131,34 @@ def test_strategies_that_change_the_forward_pass_are_collected_as_they_decode(
     sets = (SETS[0], dataclasses.replace(SETS[0], num_images=4))
     asked = [r for pair in zip(*(load_questions(q).requests() for q in sets), strict=True)
              for r in pair][:4]  # fmt: skip
-    collect = captioned_logits if strategy.name == "caption_then_answer" else intervened_logits
-    found = collect(vlm, asked, strategy)
-    plain = plain_logits(vlm, asked)
+    engine = LocalEngine(vlm)
+    found = first_logits(engine, asked, strategy)[0]
+    plain = plain_logits(engine, asked)
     for q, request in enumerate(asked):
         decoded = strategy.decode(vlm, request, ONE, keep_logits="first")
         torch.testing.assert_close(found[q], decoded.branch_logits[0][0, 0], rtol=0, atol=5e-5)
     assert (found - plain).abs().amax() > 2e-4  # it does something
-    again = plain_logits(vlm, asked)
+    again = plain_logits(engine, asked)
     torch.testing.assert_close(again, plain, rtol=0, atol=0)  # and leaves the model as it was
 
 
 @pytest.mark.parametrize("off", [{"max_caption_tokens": 0}, {"template": ""}])
 def test_without_captions_plain_decoding_is_left(model, off):
     asked = load_questions(SETS[0]).requests()[:4]
-    found = captioned_logits(model.vlm, asked, CaptionThenAnswer(**{**CAPTIONS, **off}))
-    plain = plain_logits(model.vlm, asked)
+    found, captioned = (
+        first_logits(model.engine, asked, CaptionThenAnswer(**settings))[0]
+        for settings in ({**CAPTIONS, **off}, CAPTIONS)
+    )
+    plain = plain_logits(model.engine, asked)
     torch.testing.assert_close(found, plain, rtol=0, atol=0)
-    # Control: with them something else is asked.
-    assert not torch.equal(captioned_logits(model.vlm, asked, CaptionThenAnswer(**CAPTIONS)), plain)
-
-
-def test_captions_in_other_words_are_refused(model):
-    asked = load_questions(SETS[0]).requests()
-    with pytest.raises(InvalidValueError, match="Describe"):
-        captioned_logits(model.vlm, asked, CaptionThenAnswer())
+    assert not torch.equal(captioned, plain)  # control: with them something else is asked
 
 
 def test_rows_must_be_as_many_for_every_question(model):
     few = load_questions(SETS[0]).requests(Rows())[:1]
     many = load_questions(dataclasses.replace(SETS[0], num_images=4)).requests(Rows())[:1]
     with pytest.raises(InvalidValueError, match="rows per question"):
-        row_logits(model.vlm, [*few, *many], Rows().strategy)
+        row_logits(model.engine, [*few, *many], Rows().strategy)
 
 
 def test_tinted_noise_has_the_colour_and_nothing_else():
@@ -191,13 +176,13 @@ def test_tinted_noise_has_the_colour_and_nothing_else():
 def test_tint_changes_the_rows_and_must_be_known(model):
     asked = load_questions(SETS[0]).requests(Rows(targets="named"))
     untouched, own, target = (
-        row_logits(model.vlm, asked, Rows(targets="named").strategy, tint=tint).reference
+        row_logits(model.engine, asked, Rows(targets="named").strategy, tint=tint).reference
         for tint in ("none", "own", "target")
     )
     assert not torch.allclose(untouched, own)
     assert not torch.allclose(own, target)
     with pytest.raises(InvalidValueError, match="tint"):
-        row_logits(model.vlm, asked, Rows().strategy, tint="red")
+        row_logits(model.engine, asked, Rows().strategy, tint="red")
 
 
 def test_targets_say_which_views_share_a_branch():
@@ -516,3 +501,13 @@ def test_the_command_writes_its_records(models, tmp_path, capsys, monkeypatch):
     assert {r["targets"] for r in of_kind(records, "answers") if r["rule"] == "sum"} == {
         *("units", "named", "pairs")
     }
+
+
+def test_records_of_models_that_are_not_asked_stay():
+    def lines(model, *marks):
+        return [{"record": "answers", "model": model, "marks": mark} for mark in marks]
+
+    asked = {"record": "questions", "questions": "q"}
+    known = [asked, *lines("a", "+", "-"), *lines("b", "x")]
+    again = [asked, *lines("a", "?")]
+    assert ablate.merged(known, again, ["a"]) == [asked, *lines("b", "x"), *lines("a", "?")]

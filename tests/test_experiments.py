@@ -102,7 +102,7 @@ def test_the_demo_asks_the_three_kinds_of_one_architecture():
 
 
 def test_models_all_asks_every_embedded_model_and_keeps_its_own_results():
-    config = compose_config("demo", ["models=all"])
+    config = compose_config("demo", ["lineup=all"])
     names = [node.name for node in model_configs(config.asked).values()]
     assert sorted(names) == sorted(embedded_names())
     assert config.results != compose_config("demo").results

@@ -16,6 +16,7 @@ from transformers import AutoModelForImageTextToText
 
 from focus.benchmarks.embedded import IndexedQuestion, MinimalPair, SingleImage
 from focus.decoding import Focus, GenerationSettings, Request, Vanilla
+from focus.engines import LocalEngine
 from focus.errors import InvalidValueError, UnknownNameError
 from focus.models import VisionLanguageModel
 from focus.models.loading import FAMILIES, Checkpoint, family_of
@@ -188,7 +189,7 @@ def test_training_computes_what_decoding_computes(built, family, tmp_path):
             GenerationSettings(max_new_tokens=1),
             keep_logits="first",
         )
-        quick = plain_logits(trained, [asked(example)])[0]
+        quick = plain_logits(LocalEngine(trained), [asked(example)])[0]
         torch.testing.assert_close(quick, decoded.combined_logits[0][0], atol=1e-4, rtol=1e-4)
 
 
@@ -202,7 +203,7 @@ def test_branches_of_the_report_are_those_of_the_method(exported):
         GenerationSettings(max_new_tokens=1),
         keep_logits="first",
     )
-    found = row_logits(vlm, [asked(example)], strategy(seed=0))
+    found = row_logits(LocalEngine(vlm), [asked(example)], strategy(seed=0))
     torch.testing.assert_close(found.reference[0], decoded.branch_logits[0][0, 0], **CLOSE)
     torch.testing.assert_close(found.branches[:, 0], decoded.branch_logits[0][1:, 0], **CLOSE)
 
@@ -572,13 +573,15 @@ def test_branches_hold_one_clean_image_and_the_reference_none(built):
     (example,) = IndexedQuestion(size=1, num_images=3)
     other = Image.new("RGB", (32, 32), "red")
     changed = dataclasses.replace(example, images=(other, *example.images[1:]))
-    one, two = (row_logits(vlm, [asked(each)], strategy(seed=0)) for each in (example, changed))
+    one, two = (
+        row_logits(LocalEngine(vlm), [asked(each)], strategy(seed=0)) for each in (example, changed)
+    )
     assert one.branches.shape == (3, 1, len(token_ids()))
     assert not torch.equal(one.branches[0], two.branches[0])
     assert torch.equal(one.branches[1:], two.branches[1:])
     assert torch.equal(one.reference, two.reference)
     # Scored in batches of another size the same question gives the same logits.
-    more = row_logits(vlm, [asked(changed), asked(example)], strategy(seed=0))
+    more = row_logits(LocalEngine(vlm), [asked(changed), asked(example)], strategy(seed=0))
     torch.testing.assert_close(more.branches[:, 1], one.branches[:, 0], atol=1e-5, rtol=1e-5)
 
 

@@ -14,7 +14,7 @@ The time of the first is no cost of the method, and `Decoded.seconds` leaves it 
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -22,10 +22,17 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from focus.decoding.base import AbstractDecoding, Decoded, GenerationSettings, Request
+from focus.decoding.base import (
+    AbstractDecoding,
+    Decoded,
+    GenerationSettings,
+    Request,
+    attempted,
+)
 from focus.decoding.rows import clean_rows, prepare
 from focus.decoding.vanilla import Vanilla
-from focus.errors import InvalidValueError
+from focus.engines import AbstractEngine, LocalEngine
+from focus.errors import FocusError, InvalidValueError, UnsupportedGenerationError
 from focus.generate import KeepLogits
 from focus.models.loading import VisionLanguageModel
 from focus.prompts import Prompt
@@ -66,6 +73,49 @@ class AbstractIntervention(AbstractDecoding):
             return Vanilla().decode(
                 vlm, request, settings, keep_logits=keep_logits, **generate_kwargs
             )
+
+    def decode_many(
+        self,
+        engine: AbstractEngine,
+        requests: Sequence[Request],
+        settings: GenerationSettings,
+        *,
+        keep_logits: KeepLogits = "none",
+    ) -> list[Decoded | FocusError]:
+        """Prompts of one layout together: hooks know tokens by their place.
+
+        Raises:
+            UnsupportedGenerationError: an engine that does not run in this process.
+        """
+        if not isinstance(engine, LocalEngine):
+            raise UnsupportedGenerationError(
+                f"{self.name} acts inside the model, which needs the engine of this process "
+                f"(engine=local), not {type(engine).__name__}"
+            )
+        engine, vlm = engine.whole(), engine.vlm
+        alike: dict[Hashable, list[int]] = {}
+        found: dict[int, Decoded | FocusError] = {}
+        for i, request in enumerate(requests):
+            layout = attempted(self._layout, vlm, request)
+            if isinstance(layout, FocusError):
+                found[i] = layout
+            else:
+                alike.setdefault(layout, []).append(i)
+        for indices in alike.values():
+            part = [requests[i] for i in indices]
+            with removed_afterwards() as handles:
+                if len(part[0].images) > 1 and self.active:
+                    self.install(vlm, part[0], handles)
+                answers = Vanilla().decode_many(engine, part, settings, keep_logits=keep_logits)
+            found |= dict(zip(indices, answers, strict=True))
+        return [found[i] for i in range(len(requests))]
+
+    def _layout(self, vlm: VisionLanguageModel, request: Request) -> Hashable:
+        """Where images and special tokens of a prompt stand, and how long it is."""
+        prompt = clean_prompt(vlm, request)
+        special = {*vlm.processor.tokenizer.all_special_ids, vlm.family.image_token_id(vlm.model)}
+        ids = prompt.input_ids[0].tolist()
+        return prompt.spans, tuple(token if token in special else None for token in ids)
 
 
 def checked_layers(layers: object) -> Layers:

@@ -84,19 +84,31 @@ def prepare(
 
 
 def _prompt(vlm: VisionLanguageModel, request: Request, images: list[ImageInputs]) -> Prompt:
-    key = (
-        *("prompt", type(vlm.family).__qualname__, vlm.processor.chat_template),
-        *(str(input_device(vlm.model)), request.question, request.system),
-        *(vlm.family.layout(image) for image in images),
+    """The prompt; of the strategies that are compared on a question, the first builds it.
+
+    Positions depend on where images stand and on their sizes alone: many questions share them.
+    """
+    model, processor, family = vlm.model, vlm.processor, vlm.family
+    layout = (
+        *(type(family).__qualname__, str(input_device(model))),
+        *(family.layout(image) for image in images),
     )
-    processor, family = vlm.processor, vlm.family
-    prompt: Prompt = remembered(
-        vlm.seen,
-        key,
-        lambda: build_prompt(
-            vlm.model, processor, family, request.question, images, system=request.system
-        ),
-    )
+
+    def position_ids(input_ids: Tensor, spans: tuple[tuple[int, int], ...]) -> Tensor:
+        key = ("positions", layout, spans, input_ids.shape[1])
+        positions: Tensor = remembered(
+            vlm.seen, key, lambda: family.position_ids(model, input_ids, images)
+        )
+        return positions
+
+    def build() -> Prompt:
+        return build_prompt(
+            model, processor, family, request.question, images,
+            system=request.system, position_ids=position_ids,
+        )  # fmt: skip
+
+    key = ("prompt", layout, processor.chat_template, request.question, request.system)
+    prompt: Prompt = remembered(vlm.seen, key, build)
     return prompt
 
 
@@ -258,7 +270,7 @@ def decode_pass(
         branches=branches,
         custom_generate=functools.partial(decode_branches, streamer=streamer),
         return_dict_in_generate=True,
-        **settings.generate_kwargs() | generate_kwargs,
+        **_generate_kwargs(settings, generate_kwargs),
     )
     new_tokens = tuple(
         tuple(tokens[:count])
@@ -323,6 +335,13 @@ def _noise_level(
         # The channels differ in their means; their deviation is that within a channel.
         variances.append(float(levels.var(dim=1, correction=0).mean()))
     return round(fmean(means), 2), round(math.sqrt(fmean(variances)), 2)
+
+
+def _generate_kwargs(settings: GenerationSettings, given: Mapping[str, Any]) -> dict[str, Any]:
+    known = settings.generate_kwargs()
+    if "min_new_tokens" in given:  # beside it even a `min_length` of 0 raises a warning
+        known.pop("min_length", None)
+    return known | dict(given)
 
 
 def _check_kwargs(generate_kwargs: Mapping[str, Any]) -> None:

@@ -73,6 +73,17 @@ class Views:
         return sum(3 * image.width * image.height for image in self.images)
 
 
+@dataclass(frozen=True)
+class Untouched:
+    """Whether the processor leaves images of one size as they are."""
+
+    here: bool
+    nbytes: int = 1
+
+
+_UNKNOWN = Untouched(False)
+
+
 def remembered(cache: Cache, key: Hashable, make: Callable[[], Any]) -> Any:
     """What `make` returns, made once as long as there is room to keep it."""
     found = cache.get(key)
@@ -107,9 +118,7 @@ class ShownImages:
             vlm, image = self.vlm, self.request.images[slot]
             key = (*self._maker, image.size, hashlib.blake2b(image.tobytes()).digest())
             try:
-                self._clean[slot] = remembered(
-                    vlm.seen, key, lambda: vlm.family.image_inputs(vlm.processor, image)
-                )
+                self._clean[slot] = remembered(vlm.seen, key, lambda: self._processed(image))
             except ValueError as error:
                 raise ImageError(
                     f"image {slot + 1} of {len(self.request.images)}, {image.width} x "
@@ -117,6 +126,24 @@ class ShownImages:
                     f"{error}"
                 ) from error
         return self._clean[slot]
+
+    def _processed(self, image: Image.Image) -> ImageInputs:
+        """What the processor makes of an image.
+
+        Where it leaves images of a size as they are, which is asked of it once for every size, its
+        arithmetic is all there is to do.
+        """
+        family, processor, known = self.vlm.family, self.vlm.processor, self.vlm.seen
+        key = (*self._maker, "untouched", image.size)
+        if known.get(key, _UNKNOWN).here:
+            return family.view_inputs(processor, [image])
+        inputs = family.image_inputs(processor, image)
+        if key not in known:
+            untouched = family.views(processor, inputs)[0].size == image.size and (
+                family.view_inputs(processor, [image]).key == inputs.key
+            )
+            known[key] = Untouched(untouched)
+        return inputs
 
     def views(self, slot: int) -> tuple[Image.Image, ...]:
         """The image at `slot` as the model sees it."""

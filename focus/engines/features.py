@@ -12,6 +12,9 @@ from focus.errors import InvalidValueError
 from focus.models.base import ImageFeatures, ImageInputs
 from focus.models.loading import VisionLanguageModel
 
+#: Tokens of an image for whose size a number of images per call is meant.
+USUAL_TOKENS = 256
+
 
 @final
 class FeatureStore:
@@ -33,12 +36,15 @@ class FeatureStore:
     def features(
         self, images: Iterable[ImageInputs], *, encode_batch: int
     ) -> dict[str, ImageFeatures]:
-        """Features by `ImageInputs.key`, at most `encode_batch` images per call of the tower."""
+        """Features by `ImageInputs.key`, at most `encode_batch` images per call of the tower, or as
+        many smaller ones as fill that many times `USUAL_TOKENS`."""
         wanted = {image.key: image for image in images}
         found = {key: self._kept[key] for key in wanted if key in self._kept}
         missing = [image for key, image in wanted.items() if key not in found]
-        for start in range(0, len(missing), encode_batch):
-            batch = missing[start : start + encode_batch]
+        largest = max((image.num_tokens for image in missing), default=1)
+        number = max(encode_batch, encode_batch * USUAL_TOKENS // largest)
+        for start in range(0, len(missing), number):
+            batch = missing[start : start + number]
             encoded = self._vlm.family.encode(self._vlm.model, batch)
             self.num_encoded += len(batch)
             for image, features in zip(batch, encoded, strict=True):

@@ -41,7 +41,7 @@ class Flight:
         vlm: the model.
         prompts: what is asked.
         features: of every image of theirs, by `ImageInputs.key`.
-        most_tokens: see `SharedPrefixRows`.
+        most_tokens, cut: see `SharedPrefixRows`.
     """
 
     def __init__(
@@ -51,6 +51,7 @@ class Flight:
         features: Mapping[str, ImageFeatures],
         *,
         most_tokens: int | None = None,
+        cut: bool = True,
     ) -> None:
         self._prompts = tuple(prompts)
         self._device = prompts[0].prompt.input_ids.device
@@ -60,7 +61,7 @@ class Flight:
             for row in prompt.plan.rows
         ]
         self._rows = SharedPrefixRows(
-            vlm.model, vlm.family, rows, features, most_tokens=most_tokens
+            vlm.model, vlm.family, rows, features, most_tokens=most_tokens, cut=cut
         )
 
     def generate(self, chooser: TokenChooser) -> list[Generated | FocusError]:

@@ -8,6 +8,7 @@ those of one prompt at a time, `focus.generate.decode_branches`; in float32 up t
 
 from __future__ import annotations
 
+import copy
 import logging
 from collections.abc import Callable, Hashable, Sequence
 from typing import TypeVar, final
@@ -76,6 +77,14 @@ class LocalEngine(AbstractEngine):
         self._memory = None if memory is None else int(memory * GIBIBYTE)
         self.store = FeatureStore(vlm, num_bytes=int(features * GIBIBYTE))
         self._most_tokens: int | None = None  # of one pass, once memory ran out
+        self._cut = True
+
+    def whole(self) -> LocalEngine:
+        """This engine, but every prompt goes through the model in one piece, and only prompts of
+        equal length together: for hooks that know tokens by their place."""
+        other = copy.copy(self)
+        other._cut = False
+        return other
 
     def supports(self, settings: GenerationSettings) -> bool:
         return decidable(settings, self.vlm.model.generation_config)
@@ -119,7 +128,7 @@ class LocalEngine(AbstractEngine):
             (image for image in images if image.key not in features),
             encode_batch=min(prompt.encode_batch for prompt in group),
         )
-        return Flight(self.vlm, group, features, most_tokens=self._most_tokens)
+        return Flight(self.vlm, group, features, most_tokens=self._most_tokens, cut=self._cut)
 
     @torch.no_grad()
     def _in_groups(
@@ -179,7 +188,7 @@ class LocalEngine(AbstractEngine):
         spans = prompt.prompt.spans
         # Only masks that we can set hide padding in the middle of what is cached.
         implementation = self.vlm.model.config.get_text_config()._attn_implementation
-        if implementation in ("eager", "sdpa"):
+        if self._cut and implementation in ("eager", "sdpa"):
             return spans
         return spans, prompt.prompt.input_ids.shape[1]
 
@@ -216,7 +225,7 @@ class LocalEngine(AbstractEngine):
         (alone,) = part
         longest = prompts[alone].prompt.input_ids.shape[1] * len(prompts[alone].plan.rows)
         tokens = (self._most_tokens or longest) // 2
-        if tokens < FEWEST_TOKENS:
+        if tokens < FEWEST_TOKENS or not self._cut:
             raise out_of_memory(prompts[alone], 1)
         self._most_tokens = tokens
         self._warn(f"out of memory with one prompt: going on with {tokens} tokens in a pass")

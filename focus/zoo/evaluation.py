@@ -22,6 +22,7 @@ from focus.benchmarks.base import Example
 from focus.benchmarks.embedded import KINDS, AbstractEmbedded, asked_view, view_units
 from focus.contrast import combine
 from focus.decoding import Focus, Request
+from focus.engines import LocalEngine
 from focus.models import VisionLanguageModel
 from focus.noise import NoiseConfig
 from focus.zoo.answers import CANDIDATES, VOCABULARY, AnswerKey, read
@@ -130,15 +131,16 @@ def evaluate(
     cells: list[Cell] = []
     rows: list[Rows] = []
     vlm.model.eval()
+    engine = LocalEngine(vlm, batch=64)
     for benchmark, with_focus in suite(worlds, split, size, seed, most_images):
         if benchmark.kind not in kinds:
             continue
         examples = list(benchmark)
         requests = [asked(example) for example in examples]
-        plain = plain_logits(vlm, requests)
+        plain = plain_logits(engine, requests)
         logits = {PLAIN: dict.fromkeys(alphas, plain)}
         if with_focus:
-            found = row_logits(vlm, requests, strategy(seed))
+            found = row_logits(engine, requests, strategy(seed))
             logits[FOCUS] = {
                 reading: combine(found.branches, found.reference, alpha=alpha)
                 for reading, alpha in alphas.items()
