@@ -263,7 +263,7 @@ def _check_supported(config: GenerationConfig, model_kwargs: Mapping[str, Any]) 
             "use_cache=False and a filled past_key_values are not supported: the rows of a prompt "
             "keep a cache of their own"
         )
-    if model_kwargs.get("mm_encoder_outputs"):
+    if model_kwargs.get("mm_encoder_outputs") or model_kwargs.get("pixel_values") is not None:
         raise UnsupportedGenerationError(
             "pixel_values are not supported beside branches, which carry the images of every row; "
             "pass input_ids only"
@@ -271,8 +271,8 @@ def _check_supported(config: GenerationConfig, model_kwargs: Mapping[str, Any]) 
     for name in ("output_attentions", "output_hidden_states"):
         if getattr(config, name):
             raise UnsupportedGenerationError(f"{name}=True is not supported with several branches")
-    if model_kwargs.get("attention_mask") is not None:
-        # `generate` drops an all-ones mask, so one that arrives has zeros in it.
+    mask = model_kwargs.get("attention_mask")
+    if mask is not None and not bool(mask.all()):  # `generate` may hand on one that hides nothing
         raise UnsupportedGenerationError(
             "a padded batch is not supported: the branches of one prompt fill the batch; call "
             "generate once per prompt"

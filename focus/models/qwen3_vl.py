@@ -65,7 +65,11 @@ class Qwen3VL(AbstractQwenVision):
         self, outputs: Mapping[str, Any], num_tokens: Sequence[int]
     ) -> list[ImageFeatures]:
         image = outputs["image"]
-        per_layer: list[Sequence[torch.Tensor]] = list(image.deepstack_features)
+        # Older versions of `transformers` give the features of all images as one tensor.
+        per_layer: list[Sequence[torch.Tensor]] = [
+            layer.split(list(num_tokens)) if isinstance(layer, Tensor) else layer
+            for layer in image.deepstack_features
+        ]
         return [
             ImageFeatures(embeddings, tuple(layer[k] for layer in per_layer))
             for k, embeddings in enumerate(image.pooler_output)
