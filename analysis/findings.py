@@ -19,9 +19,9 @@ from analysis.ablation_tables import (
 from analysis.ablations import HEADLINE, PLAIN, POOLED, Record, answers_frame, of_kind, pareto
 from analysis.claims import DEFAULT_NOISE, Test, gain, in_both_readings
 from analysis.comparisons import ABOVE, BELOW, by_kind, compare, selected
-from analysis.judging import BOUNDS, PUBLISHED, SPLITS, count
+from analysis.judging import BOUNDS, CELL, PUBLISHED, SPLITS, against, count
 from analysis.zoo import rank_correlation
-from focus.zoo.answers import VOCABULARY
+from focus.zoo.answers import CANDIDATES, VOCABULARY
 
 #: Roles of rows, and what of them a table of models shows.
 ROLES = {
@@ -285,6 +285,76 @@ def by_model_table(cells: Mapping[str, pd.DataFrame], rule: str, kinds: Mapping[
             line[f"{READ[reading]}, {split}"] = " / ".join(map(str, count(outcomes).values()))
     ordered = [lines[model] for model in by_kind(lines, kinds)]
     return markdown(pd.DataFrame(ordered).fillna("-")) if lines else ""
+
+
+def regimes_table(frames: Mapping[str, pd.DataFrame]) -> str:
+    """Rules against each other by kind of model: cells won, tied and lost, and mean difference.
+
+    Args:
+        frames: by reading, of `analysis.judging.regimes`.
+    """
+    lines = []
+    for reading, frame in frames.items():
+        for (rule, base), part in frame.groupby(["rule", "base"], sort=False):
+            line = {"read": READ[reading], "rule": f"{SHOWN[rule]} against {SHOWN[base]}"}
+            for row in part.itertuples():
+                counts = f"{row.won} / {row.tied} / {row.lost}"
+                line[str(row.kind)] = f"{counts} ({row.delta:+.3f})"
+            lines.append(line)
+    return markdown(pd.DataFrame(lines).fillna("-")) if lines else ""
+
+
+def regimes_sentence(frame: pd.DataFrame, reading: str) -> str:
+    """Which rule is worse than none of the others in more than a twentieth of the cells."""
+    worst: dict[str, float] = {}
+    for rule in ("sum", "max", "routed"):
+        shares = []
+        for row in frame.itertuples():
+            if rule in (row.rule, row.base):
+                lost = row.lost if rule == row.rule else row.won
+                shares.append(lost / row.cells)
+        worst[rule] = max(shares, default=1.0)
+    said = ", ".join(f"{SHOWN[rule]} {share:.0%}" for rule, share in worst.items())
+    best = [SHOWN[rule] for rule, share in worst.items() if share <= 0.05]
+    told = f"one rule serves all three: {best[0]}" if len(best) == 1 else (
+        f"{' and '.join(best)} serve all three" if best else "no rule serves all three"
+    )  # fmt: skip
+    return (
+        f"Read {READ[reading]}, {told}. Largest share of the cells of a kind in which a rule is "
+        f"significantly worse than another rule or than plain decoding: {said}."
+    )
+
+
+def repeated_sentence(records: Sequence[Record]) -> str:
+    """Why routing loses to the sum where it does: plain decoding, whose agreement it asks for.
+
+    Of the test questions that only one of the two has right, read as a ranking, in the cells in
+    which routing is significantly worse.
+    """
+    cells = against(records, "routed", "sum", reading=CANDIDATES)
+    lost = cells[cells["outcome"] == "lost"] if len(cells) else cells
+    if lost.empty:
+        return ""
+    where = {tuple(row) for row in lost[[*CELL]].itertuples(index=False)}
+    marks: dict[tuple[str, str], dict[str, str]] = {}
+    for line in of_kind(records, "answers"):
+        mine = line["split"] == "test" and line["reading"] == CANDIDATES and "marks" in line
+        if mine and tuple(line[name] for name in CELL) in where:
+            rules = marks.setdefault((line["model"], line["questions"]), {})
+            rules.setdefault(line["rule"], line["marks"])
+    found: dict[str, list[bool]] = {"sum": [], "routed": []}
+    for rules in marks.values():
+        for s, r, p in zip(rules["sum"], rules["routed"], rules[PLAIN], strict=True):
+            if (s == "+") != (r == "+"):
+                found["sum" if s == "+" else "routed"].append(p != "+")
+    shares = {rule: f"{sum(each)} of the {len(each)}" for rule, each in found.items()}
+    models = ", ".join(sorted({str(cell[0]) for cell in where}))
+    return (
+        f"Routing is worse than the sum in {len(where)} cells ({models}), read as a ranking. It "
+        "asks for agreement with plain decoding. That explains what it loses where plain decoding "
+        f"is wrong: in {shares['sum']} questions there that the sum alone has right, beside "
+        f"{shares['routed']} that routing alone has right."
+    )
 
 
 def judged_sentence(judged: pd.DataFrame) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import pandas as pd
 
@@ -84,6 +84,61 @@ def judge(
             }
         )
     return pd.DataFrame(rows)
+
+
+#: What the rules of the regimes are compared with, and which rules: one at most has to be settled.
+REGIMES = (
+    ("sum", PLAIN),
+    ("max", PLAIN),
+    ("routed", PLAIN),
+    ("max", "sum"),
+    ("routed", "sum"),
+    ("max", "routed"),
+)
+
+
+def regimes(
+    records: Iterable[Record],
+    kinds: Mapping[str, str],
+    *,
+    split: str = "test",
+    reading: str = VOCABULARY,
+) -> pd.DataFrame:
+    """The published sum, the maximum, routed FOCUS and plain decoding against each other.
+
+    Args:
+        records: of the experiment.
+        kinds: by model.
+        split: of the questions.
+        reading: of the answers.
+
+    Returns:
+        One row for each comparison of `REGIMES` and kind of model: columns rule, base, kind, cells,
+        won, tied, lost (after Holm's adjustment over all cells of the comparison) and delta, the
+        mean difference over cells.
+    """
+    records, rows = list(records), []
+    for rule, base in REGIMES:
+        cells = against(records, rule, base, split=split, reading=reading)
+        if cells.empty:
+            continue
+        for kind, part in cells.groupby(cells["model"].map(kinds)):
+            row = {"rule": rule, "base": base, "kind": kind, "cells": len(part)}
+            rows.append(row | count(part["outcome"]) | {"delta": part["delta"].mean()})
+    return pd.DataFrame(rows)
+
+
+def against(
+    records: Iterable[Record], rule: str, base: str, *, split: str = "test", reading: str
+) -> pd.DataFrame:
+    """One rule minus another in every cell, won, tied or lost after Holm's adjustment over all."""
+    other = {"rule": base} if base == PLAIN else {"rule": base, "split": split}
+    first = {"rule": rule, "split": split}
+    cells = compare(records, first, other, by=CELL, reading=reading)
+    if cells.empty:
+        return cells
+    cells = cells.assign(p_holm=holm(cells["p_value"].tolist()))
+    return cells.assign(outcome=_outcomes(cells))
 
 
 def count(outcomes: pd.Series) -> dict[str, int]:
