@@ -16,6 +16,7 @@ from focus.benchmarks.base import AbstractBenchmark, Example
 from focus.decoding.base import GenerationSettings, Request
 from focus.decoding.focus import Focus
 from focus.decoding.vanilla import Vanilla
+from focus.doctor.forecasting import Statistics, forecast_finding, question_statistics
 from focus.doctor.report import Check
 from focus.models.loading import VisionLanguageModel
 from focus.scoring import first_tokens
@@ -36,7 +37,7 @@ def behaviour(
     A branch is on target where the question names its image. Of a branch that names a candidate:
     ``right``, ``own``, what is true of its own image (the truths of the question say), or
     ``wrong``; ``other``: it names none (abstains, or starts a sentence). Without targets and truths
-    only what needs no labels is told.
+    only what needs no labels is told, the forecast of the gain among it.
 
     Args:
         benchmark: in any order of its questions; those about one image are passed over.
@@ -54,13 +55,16 @@ def behaviour(
     moved: list[float] = []
     entropies: list[float] = []
     agreeing: list[float] = []
+    forecast: list[Statistics] = []
     for example in several_images(benchmark, size):
         request = asked(benchmark, example)
-        plain = Vanilla().decode(vlm, request, settings)
-        found = Focus().decode(vlm, request, settings, keep_logits="first")
+        plain = Vanilla().decode(vlm, request, settings, keep_logits="first")
+        focus = Focus()
+        found = focus.decode(vlm, request, settings, keep_logits="first")
         rows = found.branch_logits[0][:, 0].float()
         reference, branches = rows[0], rows[1:]
         tokens = first_tokens(vlm.processor.tokenizer, example.choices)
+        named = naming(vlm.processor.tokenizer, example.choices)
         hits["questions"] += 1
         sizes[example.images[0].size, plain.image_tokens[0]] += 1
         score = benchmark.score(plain.text, example.reference)
@@ -77,15 +81,10 @@ def behaviour(
             hits["ranked"] += 1
             hits["best_branch"] += example.answer in said
             agreeing.append(max(Counter(said).values()) / len(said))
-        _count(
-            example,
-            branches,
-            tokens,
-            counts,
-            ranked,
-            others,
-            naming(vlm.processor.tokenizer, example.choices),
-        )
+        if tokens and len(branches) and len(set(named.values())) > 1:
+            first = plain.branch_logits[0][0, 0]
+            forecast.append(question_statistics(first, rows, named, alpha=focus.alpha))
+        _count(example, branches, tokens, counts, ranked, others, named)
         progress()
     words = [(vlm.processor.tokenizer.decode([k]).strip(), n) for k, n in others.most_common(1)]
     check = _finding(benchmark, counts, ranked, words, hits, references, moved, entropies, agreeing)
@@ -93,7 +92,12 @@ def behaviour(
         f"images of {width}x{height} pixels fill {tokens} tokens each"
         for ((width, height), tokens), _ in sizes.most_common(1)
     ]
-    return replace(check, lines=(*check.lines[:1], *shown, *check.lines[1:]))
+    expected, said_of_it = forecast_finding(forecast)
+    return replace(
+        check,
+        lines=(*check.lines[:1], *shown, *check.lines[1:], *said_of_it),
+        data={**check.data, **({"forecast": expected} if expected else {})},
+    )
 
 
 def naming(tokenizer: Any, choices: Sequence[str]) -> dict[int, str]:

@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from focus.doctor.forecasting import interval
+
 Status = Literal["ok", "warn", "fail"]
 #: Share from which a way to behave is called that of a model.
 MOSTLY = 0.5
@@ -52,13 +54,16 @@ def verdict(checks: Sequence[Check]) -> str:
     those words may win the text, so the measured texts are named beside the expectation. Where even
     on-target branches name no candidate first (an answer that starts as a sentence), abstention
     cannot be told from it and the verdict stays open. Nor is there much to gain where plain
-    decoding hardly leaks or hardly errs.
+    decoding hardly leaks or hardly errs. Where no labels tell what a branch answers, it is the
+    forecast of `focus.forecast` that is told.
     """
     failed = [check.name for check in checks if check.status == "fail"]
     if failed:
         return f"does not work yet: {', '.join(failed)} failed"
     data = next((c.data for c in checks if c.name == "behaviour"), {})
     off, on = data.get("off_target"), data.get("on_target", {})
+    if not off and "forecast" in data:
+        return f"works; {_forecast(data['forecast'])}{_measured(data)}"
     if not off:
         told = "these questions, in the tokens of this model, do not tell what a branch answers"
         return f"works; whether FOCUS helps is open: {told}"
@@ -82,6 +87,18 @@ def _expected(data: Mapping[str, Any], on: Mapping[str, float], off: Mapping[str
         said = f"off-target branches name no candidate in {other:.0%}"
         return f"{said}: expect a gain among candidates, in text if alpha outweighs those"
     return f"off-target branches do not commit themselves (own image {own:.0%}): expect a gain"
+
+
+def _forecast(found: Mapping[str, Any]) -> str:
+    """What rows say where no labels tell what a branch should."""
+    expected = (
+        f"by its rows alone the published sum changes accuracy among candidates by "
+        f"{interval(found['sum'])}"
+    )
+    if found["unseen"]:
+        names = " and ".join(found["unseen"])
+        return f"whether FOCUS helps is open: {expected}, but {names} is unlike what is known"
+    return f"{expected}, in models like the embedded ones"
 
 
 def _measured(data: Mapping[str, Any]) -> str:
