@@ -34,10 +34,14 @@ def requests(benchmark):
 
 @pytest.mark.parametrize(
     ("name", "expected", "own"),
-    [("abstaining", "name no candidate", 0), ("answering", "from their own images", 1)],
+    [
+        ("abstaining-seed1", "name no candidate", 0),
+        ("answering-seed1", "from their own images", 1),
+        ("guessing", "do not commit themselves", 0.5),
+    ],
 )
 def test_kinds_are_told_apart_by_what_their_branches_say(benchmark, name, expected, own):
-    vlm = focus.load(f"embedded:internvl-{name}-seed1")
+    vlm = focus.load(f"embedded:internvl-{name}")
     check = doctor.behaviour(vlm, benchmark, asked, size=20)
     assert check.data["off_target"]["own"] == pytest.approx(own, abs=0.1)
     assert check.data["on_target"]["right"] > 0.8

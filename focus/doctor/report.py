@@ -13,6 +13,8 @@ Status = Literal["ok", "warn", "fail"]
 MOSTLY = 0.5
 #: Accuracy or leakage of plain decoding beyond which there is little to gain.
 NEARLY_RIGHT, HARDLY_LEAKS = 0.95, 0.05
+#: Forecast gain from which branches that lean to their own images are not called committed.
+WORTH = 0.05
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,9 @@ def _expected(data: Mapping[str, Any], on: Mapping[str, float], off: Mapping[str
     if on.get("other", 0) >= MOSTLY:
         return "answers do not start with a candidate: whether off-target branches abstain is open"
     own, other = off["own"], off["other"]
-    if own >= MOSTLY:
+    forecast = data.get("forecast", {})
+    gain = forecast.get("sum", {}).get("estimate", 0.0) if not forecast.get("unseen") else 0.0
+    if own >= MOSTLY and gain < WORTH:
         said = f"off-target branches answer from their own images in {own:.0%}"
         return f"{said}: expect no gain from the published sum"
     if other >= MOSTLY:
