@@ -9,7 +9,10 @@ from focus.decoding import STRATEGIES
 from focus.errors import InvalidValueError, UnknownNameError
 from focus.noise import NOISE_TYPES
 
-GROUPS = ("model", "benchmark", "decoding", "decoding/noise", "decoding/aggregation", "settings")
+GROUPS = (
+    *("model", "benchmark", "decoding", "decoding/noise", "decoding/aggregation", "settings"),
+    "engine",
+)
 
 
 def options(group: str) -> list[str]:

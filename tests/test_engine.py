@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 import math
 from dataclasses import replace
@@ -101,6 +102,25 @@ def test_in_every_family_and_for_every_number_of_images(any_vlm):
 def test_with_eager_attention(own_vlm):
     own_vlm.model.set_attn_implementation("eager")
     assert compare(LocalEngine(own_vlm), Focus(), questions(2), GREEDY) <= BOUND
+
+
+def test_in_bfloat16_batches_are_as_far_from_the_exact_logits_as_single_prompts():
+    """Each rounds in its own way; tokens of close calls may differ."""
+    vlm, requests = build_tiny("qwen2_5_vl"), questions(2, 3)
+    half = replace(vlm, model=copy.deepcopy(vlm.model).bfloat16())
+    exact, alone, together = (
+        [each.combined_logits[0].float() for each in answers]
+        for answers in (
+            Focus().decode_many(LocalEngine(vlm), requests, GREEDY, keep_logits="first"),
+            [Focus().decode(half, each, GREEDY, keep_logits="first") for each in requests],
+            Focus().decode_many(LocalEngine(half), requests, GREEDY, keep_logits="first"),
+        )
+    )
+    errors = [
+        float(torch.cat([(a - b).flatten() for a, b in zip(found, exact, strict=True)]).std())
+        for found in (alone, together)
+    ]
+    assert 0 < errors[1] < 1.5 * errors[0]
 
 
 def test_the_order_and_the_company_of_prompts_change_nothing(vlm):

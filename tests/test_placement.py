@@ -10,6 +10,7 @@ from PIL import Image
 import focus
 from experiments.config import CONF
 from focus.decoding import GenerationSettings
+from focus.engines import LocalEngine
 from focus.errors import AssumptionWarning, InvalidValueError, MissingExtraError
 from focus.models import Checkpoint, loading
 from focus.models.known import KNOWN
@@ -78,6 +79,14 @@ def test_a_model_spread_over_memory_and_disk_answers_the_same(saved, tmp_path, a
         assert one.token_ids == other.token_ids
         for a, b in zip(one.branch_logits, other.branch_logits, strict=True):
             torch.testing.assert_close(a, b)
+    requests = [ask(3), ask(2), ask(3, sample_id="another")]
+    one, other = (
+        focus.Focus().decode_many(LocalEngine(v), requests, settings, keep_logits="all")
+        for v in (whole, spread)
+    )
+    for a, b in zip(one, other, strict=True):
+        assert a.token_ids == b.token_ids
+        torch.testing.assert_close(a.branch_logits[0], b.branch_logits[0])
 
 
 @pytest.mark.gpu
