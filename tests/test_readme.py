@@ -34,7 +34,7 @@ def test_the_readme_has_commands_and_examples():
     """Guards the tests below against finding nothing to test."""
     assert len(RUNNABLE) >= 5
     assert len(HUB) == 1
-    assert len(blocks("python")) == 2
+    assert len(blocks("python")) == 3
 
 
 @pytest.mark.parametrize("example", blocks("python"))
