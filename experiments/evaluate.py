@@ -74,10 +74,13 @@ def main(config: DictConfig) -> None:
     determining = {
         key: plain(config)[key] for key in ("model", "benchmark", "decoding", "settings")
     }
+    make_engine = build(config.engine)
+    if not make_engine.func.needs_weights:  # the same questions, but numbers of other kernels
+        determining["engine"] = {"name": choices["engine"], "model": config.engine.model}
     suffix = f"{choices['decoding']}-{digest(identity(determining))[:8]}"
     root = Path(config.results)
     try:
-        vlm = load(config.model, benchmark)
+        vlm = load(config.model, benchmark, weights=make_engine.func.needs_weights)
     except (CheckpointUnavailableError, DatasetUnavailableError) as error:
         if not config.skip_unavailable:
             raise
@@ -86,7 +89,7 @@ def main(config: DictConfig) -> None:
         missing = note_unavailable(folder, benchmark.name, model, error)
         console.print(f"{folder.name}: not run, {missing} not here: {error}", soft_wrap=True)
         return
-    engine = build(config.engine)(vlm)
+    engine = make_engine(vlm)
     facts: Record = {
         "image_backend": vlm.backend,
         "budget": vlm.budget,
@@ -117,6 +120,7 @@ def main(config: DictConfig) -> None:
             take_over(known, plain_cells, records, limit=config.limit)
             for cell in own_cells:
                 evaluate_cell(cell, records, progress, limit=config.limit)
+            facts |= engine.facts()
             facts |= {"seconds": round(time.perf_counter() - started, 1), **peak_memory()}
             complete = records.finish(facts, asked=asked)
     if not complete:
@@ -184,19 +188,21 @@ def plain_decoding(option: str | None) -> DictConfig | None:
     return cast(DictConfig, OmegaConf.load(CONF / "decoding" / f"{option}.yaml"))
 
 
-def load(model: DictConfig, benchmark: AbstractBenchmark) -> VisionLanguageModel:
-    """The model, once it is known that there are questions for it.
+def load(
+    model: DictConfig, benchmark: AbstractBenchmark, *, weights: bool = True
+) -> VisionLanguageModel:
+    """The model, once it is known that there are questions for it; see `Checkpoint.load`.
 
     Raises:
         CheckpointUnavailableError, DatasetUnavailableError: one of them cannot be had here.
     """
-    key = digest(plain(model))
+    key = digest([plain(model), weights])
     if key in _missing_weights:
         raise CheckpointUnavailableError(_missing_weights[key])
     if key not in _loaded:
         _loaded.clear()  # before the next one takes its memory
         try:
-            _loaded[key] = build(model).load()
+            _loaded[key] = build(model).load(weights=weights)
         except CheckpointUnavailableError as error:
             _missing_weights[key] = str(error)
             raise

@@ -76,6 +76,10 @@ class MissingExtraError(FocusError, ImportError):
     """A package of an optional extra is not installed."""
 
 
+class ServingError(FocusError, RuntimeError):
+    """A server that does not answer, or refuses what it must be able to do."""
+
+
 class RecordsConflictError(FocusError, RuntimeError):
     """A results folder already holds records of another configuration."""
 

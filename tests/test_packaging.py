@@ -135,7 +135,7 @@ def test_what_is_imported_only_where_needed_is_in_the_extra_that_its_error_names
                 declared = requirements(PROJECT["optional-dependencies"][extra])
                 assert {canonicalize_name(d) for d in providers[module]} & set(declared), path
                 found.add(extra)
-    assert found == {"longbench", "video"}
+    assert found == {"longbench", "video", "vllm"}
 
 
 def test_what_the_tests_import_is_a_dependency_of_dev():

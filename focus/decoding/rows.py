@@ -203,6 +203,9 @@ def decode_passes(
 
     What an engine cannot do as one request by itself would (the published full batch, another
     family's images, settings of the checkpoint that it does not know) is done so.
+
+    Raises:
+        UnsupportedGenerationError: there is something of that kind, and no weights here to do it.
     """
     started = time.perf_counter()
     vlm = engine.vlm
@@ -215,6 +218,8 @@ def decode_passes(
         if isinstance(one, FocusError):
             found[i] = one
         elif alone or one.prefill == "naive" or one.family is not None:
+            if not engine.needs_weights:
+                raise _needs_weights(engine, one, settings)
             found[i] = attempted(decode_pass, vlm, one, settings, keep_logits=keep_logits)
         else:
             prompt = attempted(one.prepare, vlm, seed=settings.seed, keep_logits=keep_logits)
@@ -237,6 +242,23 @@ def decode_passes(
                 seconds=share,
             )
     return [each for each in found if each is not None]
+
+
+def _needs_weights(
+    engine: AbstractEngine, one: Pass, settings: GenerationSettings
+) -> UnsupportedGenerationError:
+    """What a pass asks for that an engine without weights cannot do."""
+    if one.prefill == "naive":
+        what = "prefill='naive', the published full batch,"
+    elif one.family is not None:
+        what = "any-resolution tiles"
+    else:
+        chosen = settings.resolved(engine.vlm.model.generation_config)
+        what = f"a choice of tokens by {chosen}"
+    return UnsupportedGenerationError(
+        f"{what} cannot be had of {type(engine).__name__}; use the engine of this process "
+        "(engine=local)"
+    )
 
 
 def decode_pass(

@@ -180,7 +180,9 @@ def run_noise(
     key = (*drawn, slot, shown.request.images[slot].size, budget)
     if key not in vlm.noise_cache:
         inputs = shown.masked(content, noise, per_run=True)
-        with torch.no_grad():
-            features = vlm.family.encode(vlm.model, [inputs])[0]
+        features = None
+        if vlm.has_weights:
+            with torch.no_grad():
+                features = vlm.family.encode(vlm.model, [inputs])[0]
         vlm.noise_cache[key] = (inputs, features)
     return vlm.noise_cache[key]

@@ -11,7 +11,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from torch import Tensor
 
@@ -69,6 +69,12 @@ class AbstractEngine(ABC):
     vlm: VisionLanguageModel
     #: How many prompts it likes to be asked at once.
     batch: int
+    #: Whether the model has to be here, and not only its processor and configuration.
+    needs_weights: ClassVar[bool] = True
+
+    def facts(self) -> dict[str, Any]:
+        """What is worth keeping beside the records of a run."""
+        return {}
 
     @abstractmethod
     def supports(self, settings: GenerationSettings) -> bool:
@@ -114,3 +120,13 @@ def check_score(
     whole = isinstance(keep, int) and not isinstance(keep, bool) and keep > 0
     if not whole and keep not in ("none", "all"):
         raise InvalidValueError("keep", keep, "'none', 'all' or a positive integer")
+
+
+def kept(branches: Tensor, keep: Keep) -> tuple[Tensor | None, Tensor | None]:
+    """What is kept of the first token's log-probabilities ``[rows, vocab]``, and of which."""
+    if keep == "none":
+        return None, None
+    if keep == "all":
+        return branches, None
+    values, tokens = branches.topk(min(int(keep), branches.shape[1]), dim=-1)
+    return values, tokens

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from focus.engines.base import Candidate, Generated, Keep, Scored
+from focus.engines.base import Candidate, Generated, Keep, Scored, kept
 from focus.engines.choosing import TokenChooser
 from focus.errors import FocusError, NonFiniteLogitsError
 from focus.generate import BranchedPrompt, check_finite
@@ -118,7 +118,7 @@ class Flight:
         branches = [part.log_softmax(dim=-1) for part in logits.split([b.rows for b in lanes])]
         totals = [[combined[i, c[0]] for c in each] for i, each in enumerate(candidates)]
         told = [[[branches[i][:, c[0]]] for c in each] for i, each in enumerate(candidates)]
-        firsts = [_first(each, keep) for each in branches]
+        firsts = [kept(each, keep) for each in branches]
 
         longer = [(i, j) for i, each in enumerate(candidates) for j, c in enumerate(each)
                   if len(c) > 1 and i not in errors]  # fmt: skip
@@ -250,13 +250,3 @@ def _rows_of(lanes: Sequence[Lane], over: Sequence[bool]) -> list[int]:
         rows += [] if ended else range(at, at + lane.rows)
         at += lane.rows
     return rows
-
-
-def _first(branches: Tensor, keep: Keep) -> tuple[Tensor | None, Tensor | None]:
-    """What is kept of the first token's log-probabilities ``[rows, vocab]``, and of which."""
-    if keep == "none":
-        return None, None
-    if keep == "all":
-        return branches, None
-    values, tokens = branches.topk(min(int(keep), branches.shape[1]), dim=-1)
-    return values, tokens

@@ -100,7 +100,9 @@ def input_device(model: PreTrainedModel) -> torch.device:
     """Where the embeddings take their ids; a part that is kept on disk is there only while used."""
     embeddings = model.get_input_embeddings()
     device = getattr(getattr(embeddings, "_hf_hook", None), "execution_device", None)
-    return embeddings.weight.device if device is None else torch.device(device)
+    device = embeddings.weight.device if device is None else torch.device(device)
+    # A model without weights only helps to make prompts, which need to be somewhere.
+    return torch.device("cpu") if device.type == "meta" else device
 
 
 class AbstractFamily(ABC):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import warnings
+from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
@@ -17,6 +18,7 @@ from transformers import (
     AutoConfig,
     AutoImageProcessor,
     AutoModelForImageTextToText,
+    GenerationConfig,
     PreTrainedConfig,
     PreTrainedModel,
     ProcessorMixin,
@@ -59,6 +61,8 @@ class VisionLanguageModel:
         seen: images and prompts that were processed before, up to some bytes; the strategies that
             are compared on a question process it once.
         noise_cache: encoded noise that a whole run shares, most recently used first to stay.
+        has_weights: whether the model can compute; on the meta device it only says what it is, so
+            that prompts can be made for an engine elsewhere.
     """
 
     model: PreTrainedModel
@@ -74,6 +78,7 @@ class VisionLanguageModel:
     noise_cache: LRUCache = field(
         default_factory=lambda: LRUCache(maxsize=64), repr=False, compare=False
     )
+    has_weights: bool = True
 
     @property
     def backend(self) -> str:
@@ -132,8 +137,11 @@ class Checkpoint:
         if not self.source:
             raise InvalidValueError("source", self.source, "embedded:<name>, a folder or a hub id")
 
-    def load(self) -> VisionLanguageModel:
+    def load(self, *, weights: bool = True) -> VisionLanguageModel:
         """Loads weights and processor.
+
+        Args:
+            weights: whether the model is to compute here, see `VisionLanguageModel.has_weights`.
 
         Raises:
             CheckpointUnavailableError: it cannot be had: offline, gated, no such repository, or
@@ -179,6 +187,12 @@ class Checkpoint:
         if isinstance(budget, str):
             budget = family.named_budget(processor, budget)
         family.set_budget(processor, budget)
+        said = str(self.budget)
+        if not weights:
+            model = _without_weights(config, dtype, location, where)
+            return VisionLanguageModel(
+                model.eval(), processor, family, self.name, said, has_weights=False
+            )
         try:
             model, report = AutoModelForImageTextToText.from_pretrained(
                 location,
@@ -195,7 +209,6 @@ class Checkpoint:
             raise CheckpointUnavailableError(self._unavailable(gap))
         if self.device_map is None:
             model = model.to(device)
-        said = str(self.budget)
         return VisionLanguageModel(model.eval(), processor, family, self.name, said)
 
     def _dtype(self, config: PreTrainedConfig) -> torch.dtype:
@@ -243,6 +256,17 @@ class Checkpoint:
             f"({reason}); connect to the network once, or download it elsewhere with "
             f"`hf download {self.source}{pin}` and pass the folder as model.source=/path/to/it"
         )
+
+
+def _without_weights(
+    config: PreTrainedConfig, dtype: torch.dtype, location: str, where: dict[str, Any]
+) -> PreTrainedModel:
+    """The model of a configuration on the meta device, with its generation settings."""
+    with torch.device("meta"):
+        model = AutoModelForImageTextToText.from_config(config, dtype=dtype)
+    with suppress(OSError):  # as with weights: else what the model's own configuration gives
+        model.generation_config = GenerationConfig.from_pretrained(location, **where)
+    return model
 
 
 def _outside() -> int:

@@ -296,6 +296,6 @@ class TinyModel:
         if self.architecture not in BUILDERS:
             raise UnknownNameError("architecture", self.architecture, BUILDERS)
 
-    def load(self) -> VisionLanguageModel:
-        """Builds the model."""
+    def load(self, *, weights: bool = True) -> VisionLanguageModel:
+        """Builds the model, which is small enough to have its weights in any case."""
         return build_tiny(self.architecture, seed=self.seed)

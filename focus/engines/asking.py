@@ -1,0 +1,115 @@
+"""Rows of a prompt as requests, and what servers answer as log-probabilities."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import io
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from cachetools import LRUCache
+from torch import Tensor
+
+from focus.engines.serving import Connection
+from focus.errors import ServingError, UnsupportedGenerationError
+from focus.generate import BranchedPrompt
+from focus.models.base import ImageInputs
+from focus.models.loading import VisionLanguageModel
+
+#: Bytes of images that are kept in the form in which they are sent.
+SENT_BYTES = 2**28
+#: What vLLM writes for minus infinity and for NaN, which JSON does not have.
+NOTHING = -9999.0
+
+
+class RowAsker:
+    """Puts the rows of prompts into words that servers understand.
+
+    Args:
+        vlm: made the prompts.
+    """
+
+    def __init__(self, vlm: VisionLanguageModel) -> None:
+        self._vlm = vlm
+        self._vocabulary = int(vlm.model.config.get_text_config().vocab_size)
+        self._sent: LRUCache = LRUCache(maxsize=SENT_BYTES, getsizeof=len)
+
+    async def rows(
+        self, connection: Connection, i: int, prompt: BranchedPrompt, told: Sequence[int]
+    ) -> Tensor:
+        """Log-probabilities ``[rows, vocab]`` of what follows a prompt and some tokens.
+
+        Raises:
+            ServingError: see `Connection.post`; or the answer is about other tokens, or incomplete.
+            ContextLengthError: the prompt is too long for the servers.
+            UnsupportedGenerationError: an image of several tiles.
+        """
+        ids = [*prompt.prompt.input_ids[0].tolist(), *told]
+        sent = [*self._sent_ids(prompt), *told]
+
+        async def one(images: Sequence[ImageInputs]) -> Tensor:
+            parts = [{"type": "image_url", "url": self._data_url(image)} for image in images]
+            sampling = {"max_tokens": 1, "temperature": 0.0, "logprobs": -1, "detokenize": False}
+            body = {"token_ids": sent, "content_parts": parts, "return_token_ids": True}
+            answer = await connection.post(i, {**body, "sampling_params": sampling})
+            return self._read(answer, ids)
+
+        shown = [[prompt.images[content] for content in row] for row in prompt.plan.rows]
+        return torch.stack(await asyncio.gather(*(one(images) for images in shown)))
+
+    def _read(self, answer: dict[str, Any], ids: Sequence[int]) -> Tensor:
+        """Log-probabilities ``[vocab]`` out of an answer about the prompt `ids`."""
+        read = answer.get("prompt_token_ids")
+        if read != ids:
+            saw = "does not say which" if read is None else f"has read {len(read)}"
+            raise ServingError(
+                f"the server {saw} tokens, of a prompt of {len(ids)}; it must serve the same "
+                "checkpoint, with the image budget of its own files or one that includes ours"
+            )
+        content = (answer["choices"][0].get("logprobs") or {}).get("content") or [{}]
+        entries = content[0].get("top_logprobs") or []
+        values = torch.full((self._vocabulary,), torch.nan)
+        values[[entry["token_id"] for entry in entries]] = torch.tensor(
+            [float(entry["logprob"]) for entry in entries]
+        )
+        missing = int(values.isnan().sum())
+        if missing:
+            raise ServingError(
+                f"the server gives log-probabilities of {len(values) - missing} tokens, not of all "
+                f"{len(values)} of the vocabulary; start it with --max-logprobs -1"
+            )
+        # Where nothing is possible, the row was not finite.
+        return values if bool((values > NOTHING).any()) else torch.full_like(values, torch.nan)
+
+    def _sent_ids(self, prompt: BranchedPrompt) -> list[int]:
+        """The ids of a prompt with one token per image, which a server widens as its own do."""
+        ids = prompt.prompt.input_ids[0].tolist()
+        first = [prompt.images[content] for content in prompt.plan.rows[0]]
+        sent, used = [], 0
+        for (start, end), image in zip(prompt.prompt.spans, first, strict=True):
+            placeholder = self._vlm.processor.tokenizer(image.placeholder, add_special_tokens=False)
+            before = placeholder["input_ids"].index(ids[start])  # delimiters that widening adds
+            after = len(placeholder["input_ids"]) - before - image.num_tokens
+            sent += [*ids[used : start - before], ids[start]]
+            used = end + after
+        return sent + ids[used:]
+
+    def _data_url(self, image: ImageInputs) -> str:
+        """An image as the model sees it, as a PNG."""
+        if image.key not in self._sent:
+            views = self._vlm.family.views(self._vlm.processor, image)
+            if len(views) > 1:
+                raise UnsupportedGenerationError(
+                    f"an image of {len(views)} tiles cannot be sent to a vLLM server, which would "
+                    "cut it otherwise; set model.budget=compact (one tile), or use the engine of "
+                    "this process (engine=local)"
+                )
+            file = io.BytesIO()
+            views[0].save(file, "PNG", compress_level=1)
+            url = "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
+            if len(url) > SENT_BYTES:
+                return url
+            self._sent[image.key] = url
+        return self._sent[image.key]
