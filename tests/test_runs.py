@@ -58,7 +58,7 @@ def records_of(results: Path, name: str = "*") -> list[dict]:
 def test_a_sweep_loads_its_model_once_and_answers_plainly_once(tmp_path, monkeypatch):
     loads, plain = [], []
     load, decode = TinyModel.load, Vanilla.decode_many
-    monkeypatch.setattr(TinyModel, "load", lambda self: loads.append(1) or load(self))
+    monkeypatch.setattr(TinyModel, "load", lambda *a, **kw: loads.append(1) or load(*a, **kw))
 
     def counted(self, engine, requests, *args, **kwargs):
         plain.extend(requests)
