@@ -20,7 +20,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +70,6 @@ class Work:
     tokens: int = 0
     kept: int = 0
     flops: int = 0
-    _caches: list[Any] = field(default_factory=list)
 
 
 @entry_point("bench")
