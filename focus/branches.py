@@ -10,14 +10,14 @@ prefill shares.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 from focus.errors import InvalidValueError
 
 SharingScope = Literal["branch", "sample", "run"]
 SHARING_SCOPES: tuple[str, ...] = get_args(SharingScope)
-Kind = Literal["clean", "noise", "blend"]
+Kind = Literal["clean", "noise", "blend", "hidden"]
 Unit = tuple[int, ...]
 
 #: Row index used in the random key of the reference when every row draws noise of its own.
@@ -30,7 +30,8 @@ class Content:
 
     Args:
         slot: index of the image in the prompt, from 0.
-        kind: ``clean`` image, pure ``noise``, or ``blend`` of both (noise scale below 1).
+        kind: ``clean`` image, pure ``noise``, ``blend`` of both (noise scale below 1), or the clean
+            image ``hidden`` from the text of the row.
         row: index of the branch that the noise was drawn for (`REFERENCE_ROW` for the reference),
             or None when all rows share one draw.
     """
@@ -147,3 +148,30 @@ def focus_plan(
         for row, unit in enumerate(units)
     )
     return BranchPlan(rows=(reference, *branches), has_reference=True, units=units)
+
+
+def hidden_plan(
+    num_images: int, *, targets: Sequence[int | Sequence[int]] | None = None
+) -> BranchPlan:
+    """The rows of FOCUS where images are hidden from the text rather than masked by noise.
+
+    Args:
+        num_images, targets: see `focus_plan`.
+
+    Raises:
+        InvalidValueError: no images, or invalid targets.
+    """
+    plan = focus_plan(num_images, targets=targets)
+    rows = tuple(
+        tuple(Content(c.slot, "clean" if c.kind == "clean" else "hidden") for c in row)
+        for row in plan.rows
+    )
+    return replace(plan, rows=rows)
+
+
+def with_plain_row(plan: BranchPlan) -> BranchPlan:
+    """The same rows, and last the one with all images clean; a plan without reference is that."""
+    if not plan.has_reference:
+        return plan
+    plain = clean_plan(len(plan.rows[0]))
+    return replace(plan, rows=(*plan.rows, *plain.rows), units=(*plan.units, *plain.units))

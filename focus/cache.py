@@ -8,6 +8,7 @@ layer runs. Exact: the same numbers stand at the same places.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, final
 
@@ -15,6 +16,9 @@ import torch
 from torch import Tensor
 from transformers import Cache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
+
+#: Keys and values of some tokens, layer by layer: each ``[.., heads, tokens, size]``.
+States = tuple[tuple[Tensor, Tensor], ...]
 
 
 @dataclass(frozen=True)
@@ -73,6 +77,18 @@ class SharedLayer(DynamicLayer):
         before = sum(stretch.keys.shape[-2] for stretch in self._shared)
         return before + super().get_seq_length()
 
+    def append(self, stretch: Stretch) -> None:
+        """Adds a stretch to a layer in which no row has tokens of its own yet."""
+        self._shared += (stretch,)
+        self.lazy_initialization(stretch.keys, stretch.values)
+
+    def read(self) -> tuple[Tensor, Tensor]:
+        """Keys and values of every row, put together."""
+        own = [(self.keys, self.values)] if self.keys.numel() else []
+        pieces = [(each.read("keys"), each.read("values")) for each in self._shared] + own
+        keys, values = zip(*pieces, strict=True)
+        return torch.cat(keys, dim=-2), torch.cat(values, dim=-2)
+
     def batch_select_indices(self, indices: Tensor) -> None:
         """Keeps, reorders or repeats rows; what is repeated is shared and not copied."""
         if not self.is_initialized:
@@ -92,6 +108,23 @@ class SharedLayer(DynamicLayer):
         """Of all keys and values that are kept."""
         own = self.keys.nbytes + self.values.nbytes if self.is_initialized else 0
         return own + sum(each.keys.nbytes + each.values.nbytes for each in self._shared)
+
+
+def composed_cache(pieces: Sequence[tuple[Sequence[States], Sequence[int]]]) -> Cache:
+    """A cache that is put together from keys and values which other passes have left.
+
+    Args:
+        pieces: consecutive pieces of all rows. Of each, the entries there are, without a dimension
+            for rows, and which of them each row reads.
+    """
+    layers = []
+    for at in range(len(pieces[0][0][0])):
+        layer = SharedLayer()
+        for entries, reader in pieces:
+            keys, values = (torch.stack([entry[at][part] for entry in entries]) for part in (0, 1))
+            layer.append(Stretch(keys, values, torch.tensor(reader, device=keys.device)))
+        layers.append(layer)
+    return Cache(layers=layers)
 
 
 def shared_cache(model: PreTrainedModel) -> Cache:

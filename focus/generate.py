@@ -7,9 +7,9 @@ every row; one stop decision ends them all. `transformers` is used, never patche
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import torch
@@ -18,6 +18,7 @@ from transformers import GenerationConfig, PreTrainedModel
 from transformers.generation import GenerateDecoderOnlyOutput, GenerationMode
 
 from focus.branches import BranchPlan, Content
+from focus.composed import ComposedRow, ComposedRows, Flow, Run, RunStates, isolated_run, kept_run
 from focus.errors import (
     BranchMemoryError,
     ContextLengthError,
@@ -52,6 +53,9 @@ class BranchedPrompt:
         keep_logits: steps whose per-row logits are returned.
         give_up: from the combined logits ``[vocab]`` of the first step: whether to end there,
             before anything is chosen.
+        flow: where keys and values of images come from: the ``row``, or see `focus.composed`.
+        layers: decoder layers in which hidden images are hidden; None for all.
+        known: keys and values of images that earlier prompts have left.
         sampling_key: what the sampling draws depend on, see `focus.randomness`.
     """
 
@@ -65,6 +69,9 @@ class BranchedPrompt:
     features: Mapping[Content, ImageFeatures] | None = None
     keep_logits: KeepLogits = "none"
     give_up: Callable[[Tensor], bool] | None = None
+    flow: Flow = "row"
+    layers: tuple[int, ...] | None = None
+    known: MutableMapping[Hashable, RunStates] = field(default_factory=dict)
     sampling_key: tuple[str | int, ...] = (0,)
 
     def __post_init__(self) -> None:
@@ -73,6 +80,57 @@ class BranchedPrompt:
         if self.keep_logits not in ("none", "first", "all"):
             raise InvalidValueError("keep_logits", self.keep_logits, "'none', 'first' or 'all'")
         check_encode_batch(self.encode_batch)
+
+    @property
+    def contents(self) -> tuple[Content, ...]:
+        """Every image that goes through the vision tower."""
+        return shown_contents(self.plan, self.flow)
+
+    def composed_rows(self) -> list[ComposedRow]:
+        """The rows where `flow` is not that of the row."""
+        sources = self._sources()
+        return [
+            ComposedRow(
+                self.prompt,
+                tuple(sources[_shown(content)] for content in row),
+                tuple(content.kind == "hidden" for content in row),
+            )
+            for row in self.plan.rows
+        ]
+
+    def _sources(self) -> dict[Content, tuple[Run, int]]:
+        """Of every image that a row shows: the run that leaves it, and its place there."""
+        shown = dict.fromkeys(_shown(content) for content in self.plan.contents)
+        if self.flow == "isolated":
+            return {c: (isolated_run(self.prompt, c.slot, self.images[c].key), 0) for c in shown}
+        runs = {}
+        for content in shown:
+            together = _beside(content, len(self.prompt.spans))
+            if together[0] not in runs:
+                keys = [self.images[each].key for each in together]
+                runs[together[0]] = kept_run(self.prompt, keys)
+        return {c: (runs[replace(c, slot=0)], c.slot) for c in shown}
+
+
+def shown_contents(plan: BranchPlan, flow: Flow) -> tuple[Content, ...]:
+    """Every image that the rows of a plan show, or that must run beside those."""
+    if flow == "row":
+        return plan.contents
+    number = len(plan.rows[0])
+    shown = (_shown(content) for content in plan.contents)
+    if flow == "isolated":
+        return tuple(dict.fromkeys(shown))
+    return tuple(dict.fromkeys(each for content in shown for each in _beside(content, number)))
+
+
+def _shown(content: Content) -> Content:
+    """What the vision tower sees of it: a hidden image is hidden from the text alone."""
+    return Content(content.slot, "clean") if content.kind == "hidden" else content
+
+
+def _beside(content: Content, number: int) -> list[Content]:
+    """The images of its kind in all slots."""
+    return [replace(_shown(content), slot=slot) for slot in range(number)]
 
 
 def check_encode_batch(value: object) -> None:
@@ -197,9 +255,9 @@ def decode_branches(
 def encode_contents(
     model: PreTrainedModel, branches: BranchedPrompt
 ) -> dict[Content, ImageFeatures]:
-    """Features of every content of the plan, at most `encode_batch` images per call."""
+    """Features of every image of the rows, at most `encode_batch` images per call."""
     features = dict(branches.features or {})
-    missing = [content for content in branches.plan.contents if content not in features]
+    missing = [content for content in branches.contents if content not in features]
     for start in range(0, len(missing), branches.encode_batch):
         batch = missing[start : start + branches.encode_batch]
         encoded = branches.family.encode(model, [branches.images[content] for content in batch])
@@ -213,6 +271,12 @@ def _build_rows(model: PreTrainedModel, branches: BranchedPrompt) -> AbstractRow
         return NaiveRows(model, family, prompt, rows, branches.images)
     with _memory_errors(branches, 1):
         features = encode_contents(model, branches)
+    if branches.flow != "row":
+        by_key = {branches.images[content].key: each for content, each in features.items()}
+        return ComposedRows(
+            model, family, branches.composed_rows(), by_key,
+            known=branches.known, layers=branches.layers,
+        )  # fmt: skip
     return SharedPrefixRows(model, family, [PromptRow(prompt, row) for row in rows], features)
 
 

@@ -27,7 +27,7 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import Cache, DynamicCache, PreTrainedModel
 
 from focus.branches import Content, Row
-from focus.cache import shared_cache
+from focus.cache import SharedLayer, shared_cache
 from focus.models.base import AbstractFamily, ImageFeatures, ImageInputs, input_device
 from focus.prompts import Prompt
 
@@ -86,17 +86,24 @@ class AbstractRows(ABC):
         return self._forward(tokens[:, None], positions)
 
     def _forward(
-        self, input_ids: Tensor, positions: Tensor, features: Sequence[ImageFeatures] = ()
+        self,
+        input_ids: Tensor,
+        positions: Tensor,
+        features: Sequence[ImageFeatures] = (),
+        mask: Tensor | None = None,
     ) -> Tensor:
         """Logits ``[rows, vocab]`` behind the last of `input_ids`, which `features` stand among.
 
         The language model by itself: which positions tokens have and which images they are is
-        known here, and the head is not to run for every token of a prompt.
+        known here, and the head is not to run for every token of a prompt. `mask` says which keys
+        each token sees, ``[rows, 1, tokens, keys]``; without one, all before it that are `_seen`.
         """
+        if mask is None and self._seen is not None:
+            mask = self._seen.to(input_ids.device)
         hidden = self.model.get_decoder()(
             **self.family.embedded(self.model, input_ids, features),
             position_ids=positions,
-            attention_mask=None if self._seen is None else self._seen.to(input_ids.device),
+            attention_mask=mask,
             past_key_values=self._cache,
             use_cache=True,
         ).last_hidden_state
@@ -147,6 +154,11 @@ class SharedPrefixRows(AbstractRows):
             logits = logits[rows]
             self._seen = None if self._seen is None else self._seen[rows]
         return logits
+
+    def states(self) -> list[tuple[Tensor, Tensor]]:
+        """Runs the prompts; keys and values of every layer, ``[rows, heads, tokens, size]``."""
+        self.prefill()
+        return [layer.read() for layer in self._cache.layers if isinstance(layer, SharedLayer)]
 
     def _run_chunk(self, rows: Sequence[PromptRow], start: int, end: int | None) -> Tensor:
         ids = [row.prompt.input_ids[0, start:end] for row in rows]

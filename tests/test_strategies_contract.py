@@ -21,10 +21,12 @@ from focus.decoding import (
     AdaptiveFocus,
     BlockAttention,
     CaptionThenAnswer,
+    ComposedFocus,
     Decoded,
     DelimiterScaling,
     Focus,
     GenerationSettings,
+    MaskedFocus,
     Request,
     RoutedFocus,
     SingleImage,
@@ -55,6 +57,8 @@ OFF: dict[str, list[AbstractDecoding]] = {
     ],
     "adaptive_focus": [AdaptiveFocus(threshold=0)],
     "routed_focus": [RoutedFocus(alpha=0, noise=NoiseConfig(scale=0))],
+    "composed_focus": [ComposedFocus(alpha=0, aggregation="mean", noise=NoiseConfig(scale=0))],
+    "masked_focus": [MaskedFocus(alpha=0, aggregation="mean", layers=[])],
 }
 
 #: Defaults that are slow for nothing on random weights.

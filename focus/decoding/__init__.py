@@ -4,8 +4,10 @@ from focus.decoding.adaptive_focus import AdaptiveFocus
 from focus.decoding.base import AbstractDecoding, Decoded, GenerationSettings, Request
 from focus.decoding.block_attention import BlockAttention
 from focus.decoding.caption_then_answer import CaptionThenAnswer
+from focus.decoding.composed_focus import ComposedFocus
 from focus.decoding.delimiter_scaling import DelimiterScaling
 from focus.decoding.focus import Focus, official_settings
+from focus.decoding.masked_focus import MaskedFocus
 from focus.decoding.routed_focus import RoutedFocus
 from focus.decoding.single_image import SingleImage
 from focus.decoding.sofa import Sofa
@@ -26,6 +28,8 @@ STRATEGIES: dict[str, type[AbstractDecoding]] = {
         CaptionThenAnswer,
         AdaptiveFocus,
         RoutedFocus,
+        ComposedFocus,
+        MaskedFocus,
     )
 }
 
@@ -35,10 +39,12 @@ __all__ = [
     "AdaptiveFocus",
     "BlockAttention",
     "CaptionThenAnswer",
+    "ComposedFocus",
     "Decoded",
     "DelimiterScaling",
     "Focus",
     "GenerationSettings",
+    "MaskedFocus",
     "Request",
     "RoutedFocus",
     "SingleImage",

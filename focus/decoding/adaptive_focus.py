@@ -32,13 +32,14 @@ from typing import Any, ClassVar, Literal, cast, final
 
 from torch import Tensor
 
+from focus.composed import Flow
 from focus.decoding.base import AbstractDecoding, Decoded, GenerationSettings, Request
 from focus.decoding.branching import BranchSettings
+from focus.decoding.composed_focus import ComposedFocus
 from focus.decoding.focus import Focus
 from focus.decoding.reuse import remembering
 from focus.decoding.routed_focus import RoutedFocus
 from focus.decoding.rows import Pass, clean_rows, decode_pass, decode_passes
-from focus.decoding.vanilla import Vanilla
 from focus.engines.base import AbstractEngine
 from focus.errors import FocusError, InvalidValueError
 from focus.generate import KeepLogits
@@ -58,6 +59,8 @@ class AdaptiveFocus(BranchSettings, AbstractDecoding):
         margin: of the two most likely first tokens: difference in ``probability`` or in ``logit``.
         routed: mix the branches as `RoutedFocus` does, which has no use for `beta` and
             `aggregation`.
+        flow: keys and values of images are each ``row``'s own, or composed: ``kept`` or
+            ``isolated``, see `ComposedFocus`. Composed, both passes run the images once.
         beta, aggregation: see `Focus`.
         alpha, noise, sharing, single_image, targets, prefill, encode_batch: see
             `focus.decoding.branching.BranchSettings`.
@@ -66,6 +69,7 @@ class AdaptiveFocus(BranchSettings, AbstractDecoding):
     threshold: float = 0.5
     margin: Margin = "probability"
     routed: bool = False
+    flow: Flow = "row"
     beta: float = 0.0
     aggregation: str = "sum"
 
@@ -90,8 +94,11 @@ class AdaptiveFocus(BranchSettings, AbstractDecoding):
                 raise InvalidValueError(name, getattr(self, name), accepted)
 
     @property
-    def focus(self) -> Focus | RoutedFocus:
+    def focus(self) -> Focus | RoutedFocus | ComposedFocus:
         """The strategy that takes over."""
+        if self.flow != "row":
+            return ComposedFocus(flow=self.flow, routed=self.routed, beta=self.beta,
+                                 aggregation=self.aggregation, **self.branch_settings)  # fmt: skip
         if self.routed:
             return RoutedFocus(**self.branch_settings)
         return Focus(beta=self.beta, aggregation=self.aggregation, **self.branch_settings)
@@ -108,7 +115,8 @@ class AdaptiveFocus(BranchSettings, AbstractDecoding):
         """Answers one request; rows, encodings and seconds are those of both passes together."""
         generate_kwargs["keep_logits"] = keep_logits
         if self.threshold == 0 or not self.focus.plan(request).has_reference:
-            return Vanilla().decode(vlm, request, settings, **generate_kwargs)
+            plain = self._plain(request, never=True)
+            return decode_pass(vlm, plain, settings, **generate_kwargs)
         if self.threshold == math.inf:
             return self.focus.decode(vlm, request, settings, **generate_kwargs)
         started = time.perf_counter()
@@ -159,7 +167,8 @@ class AdaptiveFocus(BranchSettings, AbstractDecoding):
         """Plain decoding that ends at its first token where it is unsure; or never."""
         unsure = None if never else self._unsure
         plan, combine = clean_rows(len(request.images))
-        return Pass(request, plan, combine, encode_batch=self.encode_batch, give_up=unsure)
+        return Pass(request, plan, combine, flow=self.flow, encode_batch=self.encode_batch,
+                    give_up=unsure)  # fmt: skip
 
     def _unsure(self, logits: Tensor) -> bool:
         return first_margin(logits, self.margin) < self.threshold

@@ -17,7 +17,7 @@ from focus.branches import (
     target_units,
 )
 from focus.contrast import validate_alpha
-from focus.decoding.base import Request
+from focus.decoding.base import Request, Targets
 from focus.decoding.rows import AbstractPassDecoding, Pass
 from focus.errors import InvalidValueError
 from focus.generate import check_encode_batch
@@ -86,14 +86,12 @@ class AbstractBranching(BranchSettings, AbstractPassDecoding):
 
         One clean row, and no reference, where that means plain decoding (see `single_image`).
         """
-        targets = (request.targets if self.targets == "named" else None) or None
-        number = len(request.images)
-        single = self.single_image
-        if single == "published":
-            single = request.published_single
-        if single == "plain" and any(len(u) == number for u in target_units(number, targets)):
-            return clean_plan(number)
-        return focus_plan(number, targets=targets, sharing=self.sharing, scale=self.noise.scale)
+        targets = chosen_targets(request, self.targets)
+        if means_plain(request, targets, self.single_image):
+            return clean_plan(len(request.images))
+        return focus_plan(
+            len(request.images), targets=targets, sharing=self.sharing, scale=self.noise.scale
+        )
 
     def combine(self, logits: Tensor) -> Tensor:
         """Next-token logits ``[sequences, vocab]`` out of those of all rows, in their order.
@@ -117,3 +115,16 @@ class AbstractBranching(BranchSettings, AbstractPassDecoding):
             prefill=self.prefill,
             encode_batch=self.encode_batch,
         )
+
+
+def chosen_targets(request: Request, targets: Literal["all", "named"]) -> Targets | None:
+    """The images to focus on; None for all."""
+    return (request.targets if targets == "named" else None) or None
+
+
+def means_plain(request: Request, targets: Targets | None, single_image: str) -> bool:
+    """Whether no image would be masked in some branch, and that is to be plain decoding."""
+    if single_image == "published":
+        single_image = request.published_single
+    number = len(request.images)
+    return single_image == "plain" and any(len(u) == number for u in target_units(number, targets))

@@ -24,7 +24,7 @@ from typing import ClassVar, final
 
 from torch import Tensor
 
-from focus.branches import BranchPlan, clean_plan
+from focus.branches import BranchPlan, with_plain_row
 from focus.decoding.base import Request
 from focus.decoding.branching import AbstractBranching
 from focus.routing import route
@@ -45,12 +45,7 @@ class RoutedFocus(AbstractBranching):
 
     def plan(self, request: Request) -> BranchPlan:
         """The rows of FOCUS, and last the one with all images clean."""
-        rows, plain = super().plan(request), clean_plan(len(request.images))
-        if not rows.has_reference:
-            return rows
-        return BranchPlan(
-            rows=(*rows.rows, *plain.rows), has_reference=True, units=(*rows.units, *plain.units)
-        )
+        return with_plain_row(super().plan(request))
 
     def _combine(self, logits: Tensor) -> Tensor:
         return route(logits[1:-1], logits[0], logits[-1], alpha=self.alpha)

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from focus.branches import BranchPlan, Content, clean_plan
+from focus.composed import Flow
 from focus.decoding.base import (
     AbstractDecoding,
     Decoded,
@@ -25,7 +26,7 @@ from focus.decoding.base import (
 from focus.decoding.shown import ShownImages, remembered, run_noise
 from focus.engines.base import AbstractEngine
 from focus.errors import FocusError, UnsupportedGenerationError
-from focus.generate import BranchedPrompt, Combine, KeepLogits, decode_branches
+from focus.generate import BranchedPrompt, Combine, KeepLogits, decode_branches, shown_contents
 from focus.models.base import AbstractFamily, ImageInputs, input_device
 from focus.models.loading import VisionLanguageModel
 from focus.noise import NoiseConfig
@@ -60,7 +61,7 @@ def prepare(
     for slot in range(len(request.images)):
         if Content(slot, "clean") not in inputs:
             shown.clean(slot)  # an image that cannot be used is named, whatever stands in for it
-    for content in plan.contents:
+    for content in shown_contents(plan, branched_kwargs.get("flow", "row")):
         if content in inputs:
             continue
         if content.kind == "clean":
@@ -70,7 +71,7 @@ def prepare(
         else:
             inputs[content] = shown.masked(content, noise, per_run=per_run)
     # Noise fills as many tokens as the image it replaces, so any row gives the prompt its counts.
-    first = [inputs[content] for content in plan.rows[0]]
+    first = [inputs.get(content) or shown.clean(content.slot) for content in plan.rows[0]]
     return BranchedPrompt(
         prompt=_prompt(vlm, request, first),
         plan=plan,
@@ -78,6 +79,7 @@ def prepare(
         family=vlm.family,
         combine=combine,
         features={content: each for content, each in features.items() if each is not None},
+        known=vlm.known_states,
         sampling_key=(seed, request.sample_id),
         **branched_kwargs,
     )
@@ -121,7 +123,7 @@ class Pass:
         plan: the rows.
         combine: their logits to one distribution; equal functions are called once for many passes.
         noise, per_run, inputs: see `prepare`.
-        prefill, encode_batch: see `focus.generate.BranchedPrompt`.
+        flow, layers, prefill, encode_batch: see `focus.generate.BranchedPrompt`.
         give_up: from the combined logits ``[vocab]`` of the first step: whether to end there,
             without an answer.
         family: reads the images otherwise than the model's own.
@@ -133,6 +135,8 @@ class Pass:
     noise: NoiseConfig | None = None
     per_run: bool = False
     inputs: Mapping[Content, ImageInputs] | None = None
+    flow: Flow = "row"
+    layers: tuple[int, ...] | None = None
     prefill: Literal["shared", "naive"] = "shared"
     encode_batch: int = 8
     give_up: Callable[[Tensor], bool] | None = None
@@ -151,6 +155,8 @@ class Pass:
             per_run=self.per_run,
             inputs=self.inputs,
             seed=seed,
+            flow=self.flow,
+            layers=self.layers,
             prefill=self.prefill,
             encode_batch=self.encode_batch,
             give_up=self.give_up,
@@ -217,6 +223,8 @@ def decode_passes(
     for i, one in enumerate(passes):
         if isinstance(one, FocusError):
             found[i] = one
+        elif not engine.needs_weights and one.flow != "row":
+            raise _needs_weights(engine, one, settings)
         elif alone or one.prefill == "naive" or one.family is not None:
             if not engine.needs_weights:
                 raise _needs_weights(engine, one, settings)
@@ -250,6 +258,8 @@ def _needs_weights(
     """What a pass asks for that an engine without weights cannot do."""
     if one.prefill == "naive":
         what = "prefill='naive', the published full batch,"
+    elif one.flow != "row":
+        what = "an image whose keys and values several rows share, or that is hidden from a row,"
     elif one.family is not None:
         what = "any-resolution tiles"
     else:
@@ -397,4 +407,4 @@ def only_row(logits: Tensor) -> Tensor:
 def _num_encoded(branches: BranchedPrompt) -> int:
     if branches.prefill == "naive":
         return sum(len(row) for row in branches.plan.rows)
-    return len(branches.plan.contents) - len(branches.features or {})
+    return len(branches.contents) - len(branches.features or {})

@@ -8,13 +8,14 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from focus.composed import ComposedRows
 from focus.engines.base import Candidate, Generated, Keep, Scored, kept
 from focus.engines.choosing import TokenChooser
 from focus.errors import FocusError, NonFiniteLogitsError
 from focus.generate import BranchedPrompt, check_finite
 from focus.models.base import ImageFeatures
 from focus.models.loading import VisionLanguageModel
-from focus.prefill import PromptRow, SharedPrefixRows
+from focus.prefill import AbstractRows, PromptRow, SharedPrefixRows
 
 
 @dataclass
@@ -35,7 +36,7 @@ class Lane:
 
 
 class Flight:
-    """Prompts whose images fill the same places.
+    """Prompts whose images fill the same places and flow in the same way.
 
     Args:
         vlm: the model.
@@ -55,14 +56,23 @@ class Flight:
     ) -> None:
         self._prompts = tuple(prompts)
         self._device = prompts[0].prompt.input_ids.device
-        rows = [
-            PromptRow(prompt.prompt, tuple(prompt.images[content].key for content in row))
-            for prompt in self._prompts
-            for row in prompt.plan.rows
-        ]
-        self._rows = SharedPrefixRows(
-            vlm.model, vlm.family, rows, features, most_tokens=most_tokens, cut=cut
-        )
+        first = self._prompts[0]
+        self._rows: AbstractRows
+        if first.flow == "row":
+            rows = [
+                PromptRow(prompt.prompt, tuple(prompt.images[content].key for content in row))
+                for prompt in self._prompts
+                for row in prompt.plan.rows
+            ]
+            self._rows = SharedPrefixRows(
+                vlm.model, vlm.family, rows, features, most_tokens=most_tokens, cut=cut
+            )
+        else:
+            composed = [row for prompt in self._prompts for row in prompt.composed_rows()]
+            self._rows = ComposedRows(
+                vlm.model, vlm.family, composed, features,
+                known=first.known, layers=first.layers, most_tokens=most_tokens,
+            )  # fmt: skip
 
     def generate(self, chooser: TokenChooser) -> list[Generated | FocusError]:
         """Answers of all prompts, in their order."""

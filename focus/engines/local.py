@@ -185,12 +185,12 @@ class LocalEngine(AbstractEngine):
         return groups
 
     def _layout(self, prompt: BranchedPrompt) -> Hashable:
-        spans = prompt.prompt.spans
+        alike = prompt.prompt.spans, prompt.flow, prompt.layers
         # Only masks that we can set hide padding in the middle of what is cached.
         implementation = self.vlm.model.config.get_text_config()._attn_implementation
         if self._cut and implementation in ("eager", "sdpa"):
-            return spans
-        return spans, prompt.prompt.input_ids.shape[1]
+            return alike
+        return alike, prompt.prompt.input_ids.shape[1]
 
     def _bytes(self, prompt: BranchedPrompt, new_tokens: int, sequences: int) -> float:
         """A bound for what one prompt takes: nothing of it shared."""
@@ -234,4 +234,4 @@ class LocalEngine(AbstractEngine):
 
 def shown_images(prompt: BranchedPrompt) -> list[ImageInputs]:
     """Every image of a prompt's rows, as the vision tower takes it."""
-    return [prompt.images[content] for content in prompt.plan.contents]
+    return [prompt.images[content] for content in prompt.contents]

@@ -61,6 +61,8 @@ class VisionLanguageModel:
         seen: images and prompts that were processed before, up to some bytes; the strategies that
             are compared on a question process it once.
         noise_cache: encoded noise that a whole run shares, most recently used first to stay.
+        known_states: keys and values of images that were run before, up to some bytes, see
+            `focus.composed`; of strategies that share them between rows.
         has_weights: whether the model can compute; on the meta device it only says what it is, so
             that prompts can be made for an engine elsewhere.
     """
@@ -77,6 +79,11 @@ class VisionLanguageModel:
     )
     noise_cache: LRUCache = field(
         default_factory=lambda: LRUCache(maxsize=64), repr=False, compare=False
+    )
+    known_states: LRUCache = field(
+        default_factory=lambda: LRUCache(maxsize=2**29, getsizeof=lambda entry: entry.nbytes),
+        repr=False,
+        compare=False,
     )
     has_weights: bool = True
 

@@ -1,0 +1,93 @@
+"""Composed FOCUS: the branches of FOCUS at about the price of plain decoding.
+
+Source: ours; the branches are those of FOCUS (arXiv 2508.13744, see `focus.decoding.focus`), but
+keys and values of images are computed once and shared between rows, as `focus.composed` defines it.
+What each row's text sees is FOCUS's: image k clean, noise elsewhere. What differs is what the
+images themselves have seen: clean images, only clean ones (flow ``kept``) or none (``isolated``).
+
+    l'_k   = logits of x_1 .. x_N, y_<t behind K(x_0), K(Z_1), .., K(I_k), .., K(Z_N)
+    l'_ref = the same behind K(x_0), K(Z_1), .., K(Z_N)    (kept: the reference of FOCUS, exactly)
+    l*     = sum_{k in T} (l'_k - alpha * l'_ref)
+
+NOT the published method, and not equivalent to it on every model and task: docs/composed.md says
+where the two part.
+
+Cost: the images of plain decoding, |T| + 1 rows of text; 2N image encodings, N with sharing scope
+``run`` (after the first sample), whose noise is run once per layout too. Questions about the same
+images share those; isolated, in any order of the questions and with every strategy of that flow.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import ClassVar, Literal, final
+
+from torch import Tensor
+
+from focus.aggregation import AGGREGATIONS
+from focus.branches import BranchPlan, with_plain_row
+from focus.contrast import combine, validate_beta
+from focus.decoding.base import Request
+from focus.decoding.branching import AbstractBranching
+from focus.decoding.rows import Pass
+from focus.errors import InvalidValueError, UnknownNameError
+from focus.models.loading import VisionLanguageModel
+from focus.routing import route
+
+
+@final
+@dataclass(frozen=True)
+class ComposedFocus(AbstractBranching):
+    """FOCUS whose rows share keys and values of images; see the head of this file.
+
+    Args:
+        flow: ``kept``, a clean image sees the clean ones before it, or ``isolated``, no other.
+        routed: mix the branches as `RoutedFocus` does, with a plain row of the same flow; it has no
+            use for `beta` and `aggregation`.
+        beta, aggregation: see `Focus`.
+        alpha, noise, single_image, targets, encode_batch: see
+            `focus.decoding.branching.BranchSettings`.
+        sharing: noise per ``sample`` or per ``run``; drawn for every branch anew there would be
+            nothing to share.
+        prefill: ``shared`` alone.
+
+    Raises:
+        InvalidValueError: a value that is not accepted.
+        UnknownNameError: there is no such aggregation.
+    """
+
+    flow: Literal["kept", "isolated"] = "kept"
+    routed: bool = False
+    beta: float = 0.0
+    aggregation: str = "sum"
+
+    name: ClassVar[str] = "composed_focus"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        validate_beta(self.beta)
+        if self.aggregation not in AGGREGATIONS:
+            raise UnknownNameError("aggregation", self.aggregation, AGGREGATIONS)
+        if self.flow not in ("kept", "isolated"):
+            accepted = "'kept' or 'isolated'; with a flow of its own in every row it is focus"
+            raise InvalidValueError("flow", self.flow, accepted)
+        if self.sharing == "branch":
+            accepted = "'sample' or 'run': rows that share nothing cannot be composed"
+            raise InvalidValueError("sharing", self.sharing, accepted)
+        if self.prefill != "shared":
+            raise InvalidValueError("prefill", self.prefill, "'shared', which is what it is about")
+
+    def plan(self, request: Request) -> BranchPlan:
+        """The rows of FOCUS; routed, and last the one with all images clean."""
+        plan = super().plan(request)
+        return with_plain_row(plan) if self.routed else plan
+
+    def one_pass(self, vlm: VisionLanguageModel, request: Request) -> Pass:
+        return replace(super().one_pass(vlm, request), flow=self.flow)
+
+    def _combine(self, logits: Tensor) -> Tensor:
+        if self.routed:
+            return route(logits[1:-1], logits[0], logits[-1], alpha=self.alpha)
+        return combine(
+            logits[1:], logits[0], alpha=self.alpha, beta=self.beta, aggregation=self.aggregation
+        )

@@ -1,0 +1,255 @@
+"""Composed and hidden images: equal to one sequence with every copy of an image and a mask."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from test_engine import GREEDY, compare, picture, questions
+
+from focus.branches import Content
+from focus.decoding import (
+    AdaptiveFocus,
+    ComposedFocus,
+    Focus,
+    GenerationSettings,
+    MaskedFocus,
+    Request,
+    Vanilla,
+)
+from focus.engines import LocalEngine
+from focus.errors import InvalidValueError, UnsupportedGenerationError
+from focus.generate import BranchedPrompt, encode_contents
+from focus.noise import NoiseConfig
+
+BOUND = 1e-4
+STRATEGIES = (
+    *(ComposedFocus(), ComposedFocus(flow="isolated", sharing="run"), ComposedFocus(routed=True)),
+    *(ComposedFocus(noise=NoiseConfig(scale=0.5)), ComposedFocus(targets="named")),
+    *(MaskedFocus(), MaskedFocus(layers=(1,)), MaskedFocus(flow="isolated")),
+    *(Vanilla(flow="isolated"), AdaptiveFocus(threshold=0.02, flow="kept")),
+)
+
+
+def name(strategy) -> str:
+    return str(strategy).replace("NoiseConfig", "")[:60]
+
+
+@torch.no_grad()
+def emulated(vlm, prompt: BranchedPrompt, tokens=()) -> list[torch.Tensor]:
+    """Logits of every row, from one sequence without a cache: all runs, then the row's text.
+
+    A second road to the definition: [run, run, .., text], each token at its place in the prompt,
+    and a mask that says who sees whom.
+    """
+    family, model = vlm.family, vlm.model
+    ids, positions = prompt.prompt.input_ids, prompt.prompt.position_ids
+    spans, lead, end = prompt.prompt.spans, prompt.prompt.spans[0][0], prompt.prompt.spans[-1][1]
+    features = encode_contents(model, prompt)
+    number, logits = len(spans), []
+    for row in prompt.plan.rows:
+        shown = [Content(c.slot, "clean") if c.kind == "hidden" else c for c in row]
+        places, images, kinds = [], [], []  # of the tokens before the row's text
+        if prompt.flow == "kept":
+            for kind in dict.fromkeys(c.kind for c in shown):
+                places += range(end)
+                kinds += [kind] * end
+                images += [Content(slot, kind) for slot in range(number)]
+        else:
+            for content, (a, b) in zip(shown, spans, strict=True):
+                places += [*range(lead), *range(a, b)]
+                kinds += [content] * (lead + b - a)
+                images.append(content)
+        text = [p for p in range(lead, ids.shape[1]) if not any(a <= p < b for a, b in spans)]
+        hidden = {spans[c.slot] for c in row if c.kind == "hidden"}
+        sees = []
+        for p in [*text, *[ids.shape[1]] * len(tokens)]:
+            keys = []
+            for k, place in enumerate(places):
+                span = next(((a, b) for a, b in spans if a <= place < b), None)
+                if span is None:
+                    keys.append(place < lead and k == place)
+                else:
+                    mine = shown[spans.index(span)]
+                    there = kinds[k] == (mine.kind if prompt.flow == "kept" else mine)
+                    keys.append(there and span[1] <= p and span not in hidden)
+            sees.append(keys)
+        before, total = len(places), len(places) + len(text) + len(tokens)
+        visible = torch.zeros(total, total, dtype=torch.bool)
+        names = {kind: at for at, kind in enumerate(kinds)}
+        run = torch.tensor([names[kind] for kind in kinds])
+        visible[:before, :before] = (run[:, None] == run).tril()
+        visible[before:, :before] = torch.tensor(sees)
+        visible[before:, before:] = torch.ones(total - before, total - before).tril().bool()
+        all_ids = torch.cat([ids[:, places + text], torch.tensor([list(tokens)]).long()], dim=1)
+        new = positions.max() + 1 + torch.arange(len(tokens)).expand(*positions.shape[:-1], -1)
+        at = torch.cat([positions[..., places + text], new], dim=-1)
+        outputs = model.get_decoder()(
+            **family.embedded(model, all_ids, [features[content] for content in images]),
+            position_ids=at,
+            attention_mask=visible[None, None],
+        )
+        logits.append(model.get_output_embeddings()(outputs.last_hidden_state[0, -1]).float())
+    return logits
+
+
+@pytest.mark.parametrize(
+    "strategy", [*STRATEGIES[:2], *STRATEGIES[5:6], *STRATEGIES[7:9]], ids=name
+)
+def test_rows_are_those_of_one_sequence_with_a_mask(any_vlm, strategy):
+    """The contract, while decoding too; that flows differ from FOCUS shows the test can fail."""
+    settings = GenerationSettings(max_new_tokens=2)
+    for number in (1, 2, 4, 8):
+        images = tuple(picture(number + k, 32 + 8 * (k % 3)) for k in range(number))
+        text = "first " + " and ".join(["image <image>"] * number) + " which is red ?"
+        request = Request(images, text, str(number), targets=(number - 1,))
+        prompt = strategy.one_pass(any_vlm, request).prepare(any_vlm, seed=0, keep_logits="none")
+        image = [any_vlm.family.image_token_id(any_vlm.model)]  # stands for images in `emulated`
+        found = strategy.decode(
+            any_vlm, request, settings, keep_logits="all", suppress_tokens=image
+        )
+        exact = Focus().decode(any_vlm, request, settings, keep_logits="all")
+        for step, rows in enumerate(found.branch_logits):
+            said = found.token_ids[0][:step]
+            for row, expected in zip(rows[:, 0], emulated(any_vlm, prompt, said), strict=True):
+                assert float((row - expected).abs().max()) <= BOUND
+        if number > 1 and not isinstance(strategy, Vanilla):
+            rows = exact.branch_logits[0][-1] - found.branch_logits[0][-1]
+            assert float(rows.abs().max()) > 100 * BOUND
+
+
+def test_the_reference_of_kept_flow_is_that_of_focus_and_one_image_is_plain_decoding(any_vlm):
+    for request in questions(1, 2, 3):
+        exact = Focus().decode(any_vlm, request, GREEDY, keep_logits="first").branch_logits[0]
+        ours = ComposedFocus().decode(any_vlm, request, GREEDY, keep_logits="first")
+        assert float((ours.branch_logits[0][0] - exact[0]).abs().max()) <= BOUND
+        routed = ComposedFocus(routed=True).decode(any_vlm, request, GREEDY, keep_logits="first")
+        plain = Vanilla().decode(any_vlm, request, GREEDY, keep_logits="first").branch_logits[0]
+        assert float((routed.branch_logits[0][-1] - plain[0]).abs().max()) <= BOUND
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES, ids=name)
+def test_together_as_one_by_one(vlm, strategy):
+    sampled = GenerationSettings(max_new_tokens=3, temperature=1.0, num_return_sequences=2)
+    for settings in (GREEDY, sampled):
+        assert compare(LocalEngine(vlm), strategy, questions(1, 2, 3), settings) <= BOUND
+
+
+def test_with_eager_attention_and_little_memory(own_vlm):
+    """The same with another attention, with passes that are cut, and from a cache of 0 bytes."""
+    own = ComposedFocus(), MaskedFocus(layers=(0,))
+    expected = [s.decode_many(LocalEngine(own_vlm), questions(3), GREEDY, keep_logits="first")
+                for s in own]  # fmt: skip
+    own_vlm.model.set_attn_implementation("eager")
+    small = replace(own_vlm, known_states=type(own_vlm.known_states)(1, lambda entry: entry.nbytes))
+    engine = LocalEngine(small)
+    engine._most_tokens = 24
+    for strategy, many in zip(own, expected, strict=True):
+        found = strategy.decode_many(engine, questions(3), GREEDY, keep_logits="first")
+        for ours, theirs in zip(found, many, strict=True):
+            difference = ours.combined_logits[0] - theirs.combined_logits[0]
+            assert float(difference.abs().max()) <= BOUND
+            assert ours.token_ids == theirs.token_ids
+    assert len(small.known_states) == 0
+
+
+def test_hiding_in_no_layer_is_plain_decoding_and_in_one_layer_something_between(vlm):
+    (request,) = questions(2)[2:]
+    first = {
+        layers: MaskedFocus(layers=layers).decode(vlm, request, GREEDY, keep_logits="first")
+        .branch_logits[0] for layers in ((), (0,), "all")
+    }  # fmt: skip
+    plain = Vanilla().decode(vlm, request, GREEDY, keep_logits="first").branch_logits[0]
+    assert float((first[()] - plain).abs().max()) <= BOUND
+    assert float((first[0,] - plain).abs().max()) > 100 * BOUND
+    assert float((first[0,] - first["all"]).abs().max()) > 100 * BOUND
+
+
+def test_images_run_once_for_all_questions_about_them(own_vlm, monkeypatch):
+    """Isolated, in any question, order and strategy; kept, where the images before are the same."""
+    vlm = own_vlm
+    decoder, tokens = vlm.model.get_decoder(), []
+    monkeypatch.setattr(type(decoder), "forward", counting(type(decoder).forward, tokens))
+    first, second, _ = questions(3)
+    swapped = replace(first, images=(first.images[0], *first.images[:0:-1]))
+
+    def run(strategy, request) -> int:
+        tokens.clear()
+        strategy.decode(vlm, request, GenerationSettings(max_new_tokens=1))
+        return sum(tokens)
+
+    kept = ComposedFocus(sharing="run")
+    run(kept, first)
+    isolated = Vanilla(flow="isolated")
+    run(isolated, first)
+    text = run(isolated, second)
+    assert run(kept, second) == 4 * text
+    composed = ComposedFocus(flow="isolated", sharing="run")
+    assert run(composed, second) > 4 * text == run(composed, second)  # noise was new
+    assert run(Vanilla(), second) > text
+    # Two images have changed places and are wider than each other: they are run again, the first
+    # and all noise that keeps its place are not.
+    assert text < run(isolated, swapped) < run(Vanilla(), swapped)
+
+
+def counting(forward, tokens):
+    def counted(self, *args, **kwargs):
+        tokens.append(kwargs["inputs_embeds"].shape[0] * kwargs["inputs_embeds"].shape[1])
+        return forward(self, *args, **kwargs)
+
+    return counted
+
+
+def test_keys_and_values_of_images_are_kept_once(vlm):
+    """Twice plain decoding's for the images (clean and noise), and the text of each row."""
+    request = Request(tuple(picture(k, 64, 64) for k in range(4)), "<image>" * 4 + "what ?", "s")
+    strategy = ComposedFocus()
+    prompt = strategy.one_pass(vlm, request).prepare(vlm, seed=0, keep_logits="none")
+    from focus.engines.flight import Flight
+
+    features = {prompt.images[c].key: f for c, f in encode_contents(vlm.model, prompt).items()}
+    rows = Flight(vlm, [prompt], features)._rows
+    with torch.no_grad():
+        rows.prefill()
+        rows.step(torch.zeros(5, dtype=torch.long))
+    layer = rows._cache.layers[0]
+    (start, _), *_, (_, end) = prompt.prompt.spans
+    images = sum(b - a for a, b in prompt.prompt.spans)
+    text = prompt.prompt.input_ids.shape[1] - end + (end - start - images) + 1
+    expected = start + 2 * images + 5 * text
+    per_token = layer.num_bytes / expected
+    assert per_token == 2 * 4 * layer.keys.shape[1] * layer.keys.shape[3]
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda: ComposedFocus(sharing="branch"), "'sample' or 'run'"),
+        (lambda: ComposedFocus(prefill="naive"), "'shared'"),
+        (lambda: ComposedFocus(flow="row"), "'kept' or 'isolated'"),
+        (lambda: MaskedFocus(flow="row"), "'kept' or 'isolated'"),
+        (lambda: MaskedFocus(layers=[-1]), "layer indices"),
+        (lambda: Vanilla(flow="row"), "'isolated'"),
+        (lambda: Vanilla(flow="isolated", flat_images=True), "without flat_images"),
+        (lambda: AdaptiveFocus(flow="none"), "'kept' or 'isolated'"),
+    ],
+)
+def test_settings_that_are_not_accepted(make, said):
+    with pytest.raises(InvalidValueError, match=said):
+        make()
+
+
+def test_attention_that_takes_no_mask_is_refused(own_vlm):
+    own_vlm.model.config.get_text_config()._attn_implementation = "flash_attention_2"
+    (request,) = questions(2)[:1]
+    with pytest.raises(UnsupportedGenerationError, match="sdpa or eager"):
+        MaskedFocus().decode(own_vlm, request, GREEDY)
+
+
+def test_layers_with_a_window_are_refused(own_vlm):
+    own_vlm.model.config.get_text_config().sliding_window = 8
+    own_vlm.model.config.get_text_config().layer_types = ["sliding_attention", "full_attention"]
+    (request,) = questions(2)[:1]
+    with pytest.raises(UnsupportedGenerationError, match="sliding window"):
+        ComposedFocus().decode(own_vlm, request, GREEDY)
