@@ -1,0 +1,236 @@
+"""Is composed FOCUS the same as FOCUS? Paired answers of both, on any model and benchmark.
+
+    python -m experiments.equivalence                                       (make equivalence)
+    python -m experiments.equivalence models=[qwen2_5_vl_7b] questions=[{benchmark:muirbench}] \\
+        output=results/equivalence/muirbench
+
+Every strategy answers the same questions; `analysis.equivalence` says where two are equivalent and
+where they part. Run it again when there is another model: only what is new is asked.
+"""
+
+from __future__ import annotations
+
+from experiments.config import check_command_line
+
+check_command_line("equivalence", __name__)  # before the seconds that the other imports take
+
+import itertools
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import pandas as pd
+import torch
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+from torch import Tensor
+
+from analysis.equivalence import cells, equivalence_figure, page
+from analysis.figures import save_figure
+from experiments.config import CONF, build, check_positive, entry_point, plain
+from experiments.evaluation import make_console, progress_bars, request_of, set_threads
+from experiments.tuning import to_dev
+from focus.benchmarks import AbstractBenchmark, Example
+from focus.decoding import AbstractDecoding, Decoded, GenerationSettings
+from focus.engines import LocalEngine
+from focus.environment import environment
+from focus.errors import FocusError, UnknownNameError
+from focus.records import digest
+from focus.scoring import first_tokens
+
+#: Part of every key: raise it when an answer would come out otherwise.
+VERSION = 1
+CELLS, FIGURE, DOCUMENT = "cells.csv", "equivalence.png", "README.md"
+EXACT = {"plain_isolated": "plain"}  # all others are compared with FOCUS
+
+
+@entry_point("equivalence")
+def main(config: DictConfig) -> None:
+    """Asks what is missing, compares, and writes the page."""
+    check_positive(config, "max_new_tokens", "batch")
+    set_threads(config.threads)
+    mpl.use("Agg")
+    console = make_console()
+    with progress_bars(console) as progress:
+        answers = asked(config, progress)
+    with console.status("comparing"):
+        compared = cells(answers, margin=config.margin)
+    output = Path(config.output)
+    output.mkdir(parents=True, exist_ok=True)
+    compared.to_csv(output / CELLS, index=False, float_format="%.4g")
+    save_figure(equivalence_figure(compared, margin=config.margin), output / FIGURE)
+    command = " ".join(["python -m experiments.equivalence", *HydraConfig.get().overrides.task])
+    origin = f"`{command}`, commit {environment()['commit'] or 'unknown'}"
+    text = page(answers, compared, margin=config.margin, origin=origin)
+    (output / DOCUMENT).write_text(text, encoding="utf-8")
+    console.print(f"{len(compared)} comparisons: {output / DOCUMENT}", soft_wrap=True)
+
+
+def asked(config: DictConfig, progress: Any) -> pd.DataFrame:
+    """One line per question, strategy and model, answered once."""
+    names = config.models or embedded_models()
+    known = {path.stem for path in (CONF / "model").glob("*.yaml")}
+    for name in names:
+        if name not in known:
+            raise UnknownNameError("model", name, sorted(known))
+    sets = list(question_sets(plain(config)["questions"]))
+    todo = list(itertools.product(names, sets, config.limits.items()))
+    task = progress.add_task("equivalence", total=len(todo))
+    found, loaded = [], {}
+    for name, node, (split, limit) in todo:
+        key = digest([VERSION, name, node, split, limit, plain(config)["strategies"],
+                      config.max_new_tokens])  # fmt: skip
+        path = Path(config.results) / name / f"{node['name']}-{split}-{key}.parquet"
+        if not path.exists():
+            if name not in loaded:
+                loaded = {name: build(OmegaConf.load(CONF / "model" / f"{name}.yaml")).load()}
+            benchmark = build_benchmark(node, split)
+            engine = LocalEngine(loaded[name], batch=config.batch)
+            lines = answered(engine, benchmark, config, limit)
+            labels = {"model": loaded[name].name, "questions": node["name"], "split": split}
+            path.parent.mkdir(parents=True, exist_ok=True)
+            partial = path.with_suffix(".part")
+            pd.DataFrame([{**labels, **line} for line in lines]).to_parquet(partial, index=False)
+            partial.replace(path)
+        found.append(pd.read_parquet(path))
+        progress.advance(task)
+    return pd.concat(found, ignore_index=True)
+
+
+def embedded_models() -> list[str]:
+    """Names in conf/model of all models that come with the package."""
+    return sorted(
+        path.stem
+        for path in (CONF / "model").glob("*.yaml")
+        if str(OmegaConf.load(path).get("source", "")).startswith("embedded:")
+    )
+
+
+def question_sets(grids: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Every combination of a benchmark and its settings, with a name that tells it apart."""
+    for grid in grids:
+        values = [value if isinstance(value, list) else [value] for value in grid.values()]
+        for chosen in itertools.product(*values):
+            node = dict(zip(grid, chosen, strict=True))
+            extra = [f"{key}{value}" for key, value in node.items() if key != "benchmark"]
+            yield {**node, "name": "-".join([node["benchmark"], *extra])}
+
+
+def build_benchmark(node: Mapping[str, Any], split: str) -> AbstractBenchmark:
+    """The benchmark with its settings; that of ``dev`` has the questions to decide things on."""
+    known = {path.stem for path in (CONF / "benchmark").glob("*.yaml")}
+    if node["benchmark"] not in known:
+        raise UnknownNameError("benchmark", node["benchmark"], sorted(known))
+    config = OmegaConf.load(CONF / "benchmark" / f"{node['benchmark']}.yaml")
+    assert isinstance(config, DictConfig)
+    config.update({key: value for key, value in node.items() if key not in ("benchmark", "name")})
+    if split == "dev":
+        to_dev(config)
+    benchmark: AbstractBenchmark = build(config)
+    return benchmark
+
+
+def answered(
+    engine: LocalEngine, benchmark: AbstractBenchmark, config: DictConfig, limit: int
+) -> Iterator[dict[str, Any]]:
+    """One line per question and strategy."""
+    settings = GenerationSettings(max_new_tokens=config.max_new_tokens)
+    strategies = {name: build(node) for name, node in config.strategies.items()}
+    total = min(limit, len(benchmark))
+    for start in range(0, total, config.batch):
+        examples = [benchmark[i] for i in range(start, min(start + config.batch, total))]
+        requests = [request_of(benchmark.name, example) for example in examples]
+        answers = {
+            name: told(strategy, engine, requests, settings)
+            for name, strategy in strategies.items()
+        }
+        for i, example in enumerate(examples):
+            labels = {"id": example.id, "cluster": example.cluster or example.id,
+                      "num_images": len(example.images)}  # fmt: skip
+            for name, each in answers.items():
+                exact = answers[EXACT.get(name, "focus")][i]
+                yield {
+                    **labels,
+                    "strategy": name,
+                    **line(engine, benchmark, example, each[i], exact),
+                }
+
+
+def told(
+    strategy: AbstractDecoding, engine: LocalEngine, requests: Sequence[Any],
+    settings: GenerationSettings,
+) -> list[Decoded]:  # fmt: skip
+    """All answers.
+
+    Raises:
+        FocusError: one of them could not be had.
+    """
+    answers = strategy.decode_many(engine, requests, settings, keep_logits="first")
+    for answer in answers:
+        if isinstance(answer, FocusError):
+            raise answer
+    return [answer for answer in answers if isinstance(answer, Decoded)]
+
+
+def line(
+    engine: LocalEngine,
+    benchmark: AbstractBenchmark,
+    example: Example,
+    ours: Decoded,
+    exact: Decoded,
+) -> dict[str, Any]:
+    """How an answer was read, and how far its first distribution is from the exact one's."""
+    score = benchmark.score(ours.text, example.reference)
+    tokens = first_tokens(engine.vlm.processor.tokenizer, example.choices)
+    mine, theirs = (each.combined_logits[0][0].log_softmax(-1) for each in (ours, exact))
+    found: dict[str, Any] = {
+        "text": ours.text,
+        "text_right": score.correct,
+        "divergence": float(torch.nn.functional.kl_div(mine, theirs, reduction="sum",
+                                                       log_target=True)),
+        "candidate": None,
+        "candidate_right": None,
+        "leaked": score.leaked,
+        "on_target_right": None,
+        "off_target_commits": None,
+    }  # fmt: skip
+    if not tokens:
+        return found
+    said = example.choices[int(mine[tokens].argmax())]
+    found |= {"candidate": said, "candidate_right": said == example.answer,
+              "leaked": said in example.distractors}  # fmt: skip
+    return found | branch_facts(ours, example, tokens)
+
+
+def branch_facts(answer: Decoded, example: Example, tokens: Sequence[int]) -> dict[str, float]:
+    """Where one image is asked: whether its branch is right, and how sure of another answer the
+    other branches are, as the mean probability of their first candidate that is not right."""
+    rows = dict(zip(answer.row_labels, answer.branch_logits[0][:, 0], strict=True))
+    if (
+        len(example.targets) != 1
+        or isinstance(example.targets[0], tuple)
+        or "reference" not in rows
+    ):
+        return {}
+    asked = f"image {example.targets[0] + 1}"
+    branches = {name: row for name, row in rows.items() if name.startswith("image")}
+    if asked not in branches or len(branches) < 2:
+        return {}
+    right = example.choices.index(example.answer)
+
+    def wrong(row: Tensor) -> float:
+        shares = row[list(tokens)].softmax(-1)
+        return float(shares[torch.arange(len(shares)) != right].max())
+
+    whole = "image " + "+".join(str(k + 1) for k in range(len(example.images)))  # a plain row
+    others = [wrong(row) for name, row in branches.items() if name not in (asked, whole)]
+    return {
+        "on_target_right": float(int(branches[asked][list(tokens)].argmax()) == right),
+        "off_target_commits": math.fsum(others) / len(others),
+    }
+
+
+if __name__ == "__main__":
+    main()
