@@ -156,7 +156,8 @@ class ComposedRows(AbstractRows):
         runs = {run.key: run for row in self.rows for run, _ in row.sources}
         states = self._states(runs)
         # The text before all images is the same in every run of a prompt.
-        leading = {id(row.prompt): _lead(row.prompt) for row in self.rows}
+        prompts = {id(row.prompt): row.prompt for row in self.rows}
+        leading = {key: _lead(prompt) for key, prompt in prompts.items()}
         leads = {leading[id(row.prompt)]: states[row.sources[0][0].key].lead for row in self.rows}
         reading = [leading[id(row.prompt)] for row in self.rows]
         pieces = [_piece(leads, reading)] if self.rows[0].prompt.spans[0][0] else []
@@ -196,9 +197,11 @@ class ComposedRows(AbstractRows):
         """All text behind the first image, of all rows together; it ends at one place."""
         device = self.rows[0].prompt.input_ids.device
         spans = self.rows[0].prompt.spans
-        texts = {id(row.prompt): _Text.of(row.prompt) for row in self.rows}
+        prompts = {id(row.prompt): row.prompt for row in self.rows}
+        texts = {key: _Text.of(prompt) for key, prompt in prompts.items()}
         width = max(len(text.ids) for text in texts.values())
-        mine = [texts[id(row.prompt)].padded(width) for row in self.rows]
+        texts = {key: text.padded(width) for key, text in texts.items()}
+        mine = [texts[id(row.prompt)] for row in self.rows]
         ids = torch.stack([text.ids for text in mine]).to(device)
         positions = torch.stack([text.positions for text in mine], dim=-2).to(device)
 

@@ -7,9 +7,9 @@ every row; one stop decision ends them all. `transformers` is used, never patche
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator, Mapping, MutableMapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
@@ -17,7 +17,7 @@ from torch import Tensor
 from transformers import GenerationConfig, PreTrainedModel
 from transformers.generation import GenerateDecoderOnlyOutput, GenerationMode
 
-from focus.branches import BranchPlan, Content
+from focus.branches import BranchPlan, Content, Kind
 from focus.composed import ComposedRow, ComposedRows, Flow, Run, RunStates, isolated_run, kept_run
 from focus.errors import (
     BranchMemoryError,
@@ -89,10 +89,11 @@ class BranchedPrompt:
     def composed_rows(self) -> list[ComposedRow]:
         """The rows where `flow` is not that of the row."""
         sources = self._sources()
+        of = {content: sources[_shown(content)] for content in self.plan.contents}
         return [
             ComposedRow(
                 self.prompt,
-                tuple(sources[_shown(content)] for content in row),
+                tuple(of[content] for content in row),
                 tuple(content.kind == "hidden" for content in row),
             )
             for row in self.plan.rows
@@ -100,27 +101,25 @@ class BranchedPrompt:
 
     def _sources(self) -> dict[Content, tuple[Run, int]]:
         """Of every image that a row shows: the run that leaves it, and its place there."""
-        shown = dict.fromkeys(_shown(content) for content in self.plan.contents)
+        shown = [_shown(content) for content in self.plan.contents]
         if self.flow == "isolated":
             return {c: (isolated_run(self.prompt, c.slot, self.images[c].key), 0) for c in shown}
-        runs = {}
-        for content in shown:
-            together = _beside(content, len(self.prompt.spans))
-            if together[0] not in runs:
-                keys = [self.images[each].key for each in together]
-                runs[together[0]] = kept_run(self.prompt, keys)
-        return {c: (runs[replace(c, slot=0)], c.slot) for c in shown}
+        runs = {
+            kind: kept_run(self.prompt, [self.images[each].key for each in together])
+            for kind, together in _together(shown, len(self.prompt.spans)).items()
+        }
+        return {content: (runs[content.kind], content.slot) for content in shown}
 
 
 def shown_contents(plan: BranchPlan, flow: Flow) -> tuple[Content, ...]:
     """Every image that the rows of a plan show, or that must run beside those."""
     if flow == "row":
         return plan.contents
-    number = len(plan.rows[0])
-    shown = (_shown(content) for content in plan.contents)
-    if flow == "isolated":
-        return tuple(dict.fromkeys(shown))
-    return tuple(dict.fromkeys(each for content in shown for each in _beside(content, number)))
+    shown = dict.fromkeys(_shown(content) for content in plan.contents)
+    if flow == "kept":
+        together = _together(shown, len(plan.rows[0]))
+        shown |= dict.fromkeys(each for contents in together.values() for each in contents)
+    return tuple(shown)
 
 
 def _shown(content: Content) -> Content:
@@ -128,9 +127,10 @@ def _shown(content: Content) -> Content:
     return Content(content.slot, "clean") if content.kind == "hidden" else content
 
 
-def _beside(content: Content, number: int) -> list[Content]:
-    """The images of its kind in all slots."""
-    return [replace(_shown(content), slot=slot) for slot in range(number)]
+def _together(shown: Iterable[Content], number: int) -> dict[Kind, list[Content]]:
+    """The images of each kind in all slots; rows that share images have one draw of noise."""
+    kinds = dict.fromkeys(content.kind for content in shown)
+    return {kind: [Content(slot, kind) for slot in range(number)] for kind in kinds}
 
 
 def check_encode_batch(value: object) -> None:
