@@ -15,9 +15,10 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 
-from analysis.forecast import with_kinds
 from analysis.statistics import paired_difference
 
+#: What an embedded model learned to do where the asked image is noise; part of its name.
+KINDS = ("abstaining", "guessing", "answering")
 #: What is compared with what; in the order of the tables.
 PAIRS = {
     "composed": "focus",
@@ -106,6 +107,19 @@ def compared(
         "divergence": float(a["divergence"].mean()),
         "verdict": verdict(wide, narrow, margin),
     }
+
+
+def with_kinds(frame: pd.DataFrame) -> pd.DataFrame:
+    """Adds the kind of every embedded model; any other model is a kind of its own.
+
+    >>> with_kinds(pd.DataFrame({"model": ["internvl-guessing-seed1", "other"]}))["kind"].tolist()
+    ['guessing', 'other']
+    """
+
+    def kind(model: str) -> str:
+        return next((kind for kind in KINDS if kind in model.split("-")), model)
+
+    return frame.assign(kind=frame["model"].map(kind))
 
 
 def verdict(wide: Any, narrow: Any, margin: float) -> str:
