@@ -102,7 +102,7 @@ def by_hand(
             input_ids=ids,
             position_ids=positions,
             attention_mask=mask(0),
-            mm_encoder_outputs=vlm.family.encoder_outputs(features),
+            **vlm.family.model_kwargs([branches.images[c] for c in branches.plan.contents]),
             use_cache=False,
         )
         return outputs.logits[0, prompt.input_ids.shape[1] - 1 :]

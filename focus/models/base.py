@@ -205,16 +205,6 @@ class AbstractFamily(ABC):
         return input_ids == self.image_token_id(model)
 
     @abstractmethod
-    def encoder_outputs(self, features: Sequence[ImageFeatures]) -> dict[str, Any]:
-        """`mm_encoder_outputs` for a forward pass whose rows hold these images, in order."""
-
-    @abstractmethod
-    def split_encoder_outputs(
-        self, outputs: Mapping[str, Any], num_tokens: Sequence[int]
-    ) -> list[ImageFeatures]:
-        """Inverse of `encoder_outputs`: features of each image out of what `generate` encoded."""
-
-    @abstractmethod
     def set_budget(self, processor: ProcessorMixin, budget: ImageBudget) -> None:
         """Applies a budget to the processor; raises for a setting that the family does not have."""
 
