@@ -38,6 +38,7 @@ from analysis.figures import bench_figure, save_figure
 from experiments.config import entry_point, plain
 from experiments.evaluation import make_console, progress_bars, request_of, set_threads
 from focus.benchmarks.embedded import IndexedQuestion
+from focus.cache import token_bytes
 from focus.decoding import AbstractDecoding, Focus, GenerationSettings, Request, Vanilla
 from focus.engines import LocalEngine
 from focus.environment import environment
@@ -231,9 +232,7 @@ def measured(
 def counted(vlm: VisionLanguageModel) -> Iterator[Work]:
     """Counts what a model does, by hooks that are gone afterwards."""
     work = Work()
-    config = vlm.model.config.get_text_config()
-    width = getattr(config, "head_dim", config.hidden_size // config.num_attention_heads)
-    token = 2 * config.num_key_value_heads * width * vlm.model.dtype.itemsize
+    token = token_bytes(vlm.model)
 
     def ran(_: Any, args: Any, kwargs: Any, output: Any) -> None:
         rows, length = kwargs["inputs_embeds"].shape[:2] if kwargs.get("inputs_embeds") \

@@ -26,7 +26,7 @@ from focus.errors import (
     PromptError,
     UnsupportedGenerationError,
 )
-from focus.models.base import AbstractFamily, ImageFeatures, ImageInputs
+from focus.models.base import AbstractFamily, ImageFeatures, ImageInputs, encode_in_calls
 from focus.prefill import AbstractRows, NaiveRows, PromptRow, SharedPrefixRows
 from focus.prompts import Prompt
 from focus.randomness import key_to_seed
@@ -200,11 +200,9 @@ def encode_contents(
     """Features of every content of the plan, at most `encode_batch` images per call."""
     features = dict(branches.features or {})
     missing = [content for content in branches.plan.contents if content not in features]
-    for start in range(0, len(missing), branches.encode_batch):
-        batch = missing[start : start + branches.encode_batch]
-        encoded = branches.family.encode(model, [branches.images[content] for content in batch])
-        features.update(zip(batch, encoded, strict=True))
-    return features
+    images = [branches.images[content] for content in missing]
+    encoded = encode_in_calls(branches.family, model, images, at_once=branches.encode_batch)
+    return features | dict(zip(missing, encoded, strict=True))
 
 
 def _build_rows(model: PreTrainedModel, branches: BranchedPrompt) -> AbstractRows:

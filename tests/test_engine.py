@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from transformers.cache_utils import DynamicLayer
 
-from focus.cache import SharedLayer
+from focus.cache import SharedLayer, token_bytes
 from focus.decoding import (
     AdaptiveFocus,
     CaptionThenAnswer,
@@ -362,6 +362,13 @@ def test_keys_and_values_are_kept_once_and_read_by_many():
 
 
 @torch.no_grad()
+def test_the_bytes_of_a_token_are_those_that_are_cached(any_vlm):
+    ids = torch.tensor([[5, 6, 7]])
+    layer = any_vlm.model(input_ids=ids, use_cache=True).past_key_values.layers[0]
+    assert 3 * token_bytes(any_vlm.model) == layer.keys.nbytes + layer.values.nbytes
+
+
+@torch.no_grad()
 def test_what_branches_have_in_common_is_cached_once(vlm):
     """Eight branches: keys and values of N + 1 whole rows would be almost twice as many."""
     request = Request(tuple(picture(k) for k in range(8)), "<image>" * 8 + "what ?", "eight")
@@ -373,8 +380,7 @@ def test_what_branches_have_in_common_is_cached_once(vlm):
     )
     rows.prefill()
     config, length = vlm.model.config.get_text_config(), prompt.prompt.input_ids.shape[1]
-    width = config.hidden_size // config.num_attention_heads
-    token = 2 * 4 * config.num_key_value_heads * width
+    token = token_bytes(vlm.model)
     starts = [0, *(start for start, _ in prompt.prompt.spans), length]
     lengths = [end - start for start, end in itertools.pairwise(starts)]
     kept = sum(number * each for number, each in zip(range(1, 10), lengths, strict=True))

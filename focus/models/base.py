@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -275,3 +275,18 @@ class AbstractFamily(ABC):
             spans.append((start, end))
             used += count
         return spans
+
+
+def encode_in_calls(
+    family: AbstractFamily,
+    model: PreTrainedModel,
+    images: Sequence[ImageInputs],
+    *,
+    at_once: int,
+) -> Iterator[ImageFeatures]:
+    """Features of each image in turn, `at_once` images in one call of the vision tower.
+
+    What one call gives shares memory: clone what outlives the others.
+    """
+    for start in range(0, len(images), at_once):
+        yield from family.encode(model, images[start : start + at_once])
