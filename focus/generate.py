@@ -53,6 +53,7 @@ class BranchedPrompt:
         give_up: from the combined logits ``[vocab]`` of the first step: whether to end there,
             before anything is chosen.
         sampling_key: what the sampling draws depend on, see `focus.randomness`.
+        candidates: tokens of answers whose likelihood an engine is asked for besides.
     """
 
     prompt: Prompt
@@ -66,6 +67,7 @@ class BranchedPrompt:
     keep_logits: KeepLogits = "none"
     give_up: Callable[[Tensor], bool] | None = None
     sampling_key: tuple[str | int, ...] = (0,)
+    candidates: tuple[tuple[int, ...], ...] = ()
 
     def __post_init__(self) -> None:
         if self.prefill not in ("shared", "naive"):

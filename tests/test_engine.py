@@ -42,6 +42,7 @@ from focus.models.tiny import build_tiny
 from focus.prefill import PromptRow, SharedPrefixRows
 
 BOUND = 1e-4
+CANDIDATES = ("red", "red circle", "blue square ?")
 GREEDY = GenerationSettings(max_new_tokens=4)
 SAMPLED = GenerationSettings(max_new_tokens=3, temperature=1.0, num_return_sequences=2)
 STRATEGIES = (
@@ -81,17 +82,31 @@ def compare(engine, strategy, requests, settings) -> float:
             assert getattr(many, name) == getattr(alone, name), (name, request.sample_id)
         for name in ("branch_logits", "combined_logits"):
             (ours,), (theirs,) = getattr(many, name), getattr(alone, name)
-            known = theirs.isfinite()
-            assert (ours.isfinite() == known).all()
-            worst = max(worst, float((ours - theirs)[known].abs().max()))
+            worst = max(worst, difference(ours, theirs))
+        assert (many.scored is None) == (alone.scored is None) == (not request.candidates)
+        for one in filter(None, (many.scored, alone.scored)):
+            worst = max(worst, *map(difference, one.rows, alone.scored.rows))
+            worst = max(worst, difference(one.combined, alone.scored.combined))
+            # The first candidate is one token, of which the answer's own first step speaks.
+            (token,) = engine.vlm.processor.tokenizer.encode(request.candidates[0])
+            first = alone.combined_logits[0].log_softmax(-1)[:1, token]
+            worst = max(worst, difference(one.combined[:1], first))
     return worst
+
+
+def difference(ours, theirs) -> float:
+    """The largest one, where tokens are possible; the same ones must be."""
+    known = theirs.isfinite()
+    assert (ours.isfinite() == known).all()
+    return float((ours - theirs)[known].abs().max()) if known.any() else 0.0
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES, ids=lambda each: each.name)
 def test_together_as_one_by_one(vlm, strategy):
-    engine = LocalEngine(vlm)
+    engine, requests = LocalEngine(vlm), questions(1, 2, 3)
+    requests[3:] = [replace(each, candidates=CANDIDATES) for each in requests[3:]]
     for settings in (GREEDY, SAMPLED):
-        assert compare(engine, strategy, questions(1, 2, 3), settings) <= BOUND
+        assert compare(engine, strategy, requests, settings) <= BOUND
 
 
 def test_in_every_family_and_for_every_number_of_images(any_vlm):
@@ -144,6 +159,7 @@ def test_what_the_engine_does_not_know_is_decoded_alone(own_vlm, monkeypatch):
     (request,) = questions(2)[2:]
     naive = Focus(prefill="naive")
     assert compare(engine, naive, [request], GREEDY) == 0
+    assert compare(engine, naive, [replace(request, candidates=CANDIDATES)], GREEDY) <= BOUND
     own_vlm.model.generation_config.no_repeat_ngram_size = 2
     assert not engine.supports(official_settings(4))
     assert compare(engine, Focus(), [request], official_settings(4)) == 0
@@ -264,6 +280,9 @@ def test_wrong_questions_to_score_are_refused(vlm):
     for candidates in ([], [[]], [[()]]):
         with pytest.raises(InvalidValueError, match="candidates"):
             engine.score([prompt], candidates)
+    for same in (("red", "red"), ("red", "")):
+        with pytest.raises(InvalidValueError, match="candidates"):
+            Vanilla().decode(vlm, replace(request, candidates=same), GREEDY)
     for keep in ("some", 0, True):
         with pytest.raises(InvalidValueError, match="keep"):
             engine.score([prompt], [[(1,)]], keep=keep)

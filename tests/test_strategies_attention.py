@@ -165,6 +165,29 @@ class TestContract:
         assert difference.abs().max() > 0.03  # rounding moves logits by 1e-5 at most
 
     @hooked
+    def test_candidates_are_scored_under_the_same_hooks(self, any_vlm, ask, strategy):
+        """Against an answer of the candidate's tokens, which the model is made to give."""
+        request = ask(3, candidates=("red", "red circle", "blue circle"))
+        scored = decode(any_vlm, strategy, request).scored
+        for i, text in enumerate(request.candidates):
+            tokens = any_vlm.processor.tokenizer.encode(text)
+            left = iter(tokens)
+
+            def force(_, scores, left=left):
+                only = torch.full_like(scores, -math.inf)
+                only[:, next(left)] = 0
+                return only
+
+            said = decode(
+                any_vlm, strategy, ask(3), logits_processor=[force],
+                settings=GenerationSettings(max_new_tokens=len(tokens)),
+            )  # fmt: skip
+            assert list(said.token_ids[0]) == tokens
+            rows = torch.stack(said.combined_logits)[:, 0].log_softmax(-1)
+            expected = rows[range(len(tokens)), tokens]
+            torch.testing.assert_close(scored.rows[i][0], expected, atol=2e-5, rtol=0)
+
+    @hooked
     def test_one_image_is_vanilla(self, any_vlm, ask, strategy):
         assert torch.equal(logits(any_vlm, strategy, ask(1)), logits(any_vlm, Vanilla(), ask(1)))
 
