@@ -110,6 +110,40 @@ def test_the_answers_of_a_real_server_are_those_of_this_process(model):
     assert usage["prompt_tokens"] > usage["cached_tokens"] > 0
 
 
+def left_out(*numbers: int):
+    """Fault: answers to these requests, or all, lack an array, as where its place was cached."""
+
+    def fault(number: int, due: dict) -> None:
+        if number in numbers or not numbers:
+            due.pop("prompt_token_id_logprobs", None)
+
+    return fault
+
+
+def test_arrays_are_what_lists_are(light):
+    """As long as they are not left out they are all that is asked for."""
+
+    def answers(**faults):
+        with stub(MODELS[0], **faults) as (url, server):
+            engine = engine_of(light, url)
+            found = Focus().decode_many(engine, questions(2), GREEDY, keep_logits="all")
+        return found, server.number
+
+    lists, number = answers()
+    for fault, more in ((None, 0), (left_out(2), 1), (left_out(), 2 * number)):
+        arrays, total = answers(arrays=True, fault=fault)
+        assert total == number + more
+        for one, other in zip(arrays, lists, strict=True):
+            assert one.token_ids == other.token_ids
+            for ours, theirs in zip(one.branch_logits, other.branch_logits, strict=True):
+                assert torch.equal(ours, theirs)
+    with (
+        stub(MODELS[0], narrower, arrays=True) as (url, _),
+        pytest.raises(ServingError, match="image budget"),
+    ):
+        Vanilla().decode_many(engine_of(light, url), questions(1), GREEDY)
+
+
 @pytest.mark.vllm
 def test_a_real_server(model, capsys):
     from vllm_server import serving
