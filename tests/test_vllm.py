@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 import transformers
+from omegaconf import OmegaConf
 from test_benchmarks_end_to_end import call
 from vllm_stub import (
     ASKED,
@@ -25,6 +26,7 @@ from vllm_stub import (
     stub,
 )
 
+from experiments import bench
 from experiments.evaluate import main
 from focus.aggregation import AGGREGATIONS
 from focus.contrast import combine
@@ -365,6 +367,17 @@ def test_a_run_over_http_goes_on_where_it_stopped(tmp_path, monkeypatch):
         evaluate(tmp_path / "killed", url)
         assert server.number < total
     assert records(tmp_path / "killed") == whole
+
+
+def test_the_bench_asks_a_server_that_is_named(light, monkeypatch):
+    monkeypatch.setattr(bench, "many_questions", lambda *_, weights: (light, questions(2)))
+    monkeypatch.setattr(bench, "READ", {"text": GREEDY.max_new_tokens})
+    with stub(MODELS[0]) as (url, server):
+        rows = bench.server_rows(OmegaConf.create({"vllm": url}))
+        assert sum(row["requests"] for row in rows) == server.number
+    assert [row["scheme"] for row in rows] == [*bench.ASKED]
+    assert all(row["per_second"] > 0 for row in rows)
+    assert bench.server_rows(OmegaConf.create({"vllm": None})) == []
 
 
 def test_the_recording_is_small():
