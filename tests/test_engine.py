@@ -312,6 +312,18 @@ def test_an_error_stands_in_place_of_its_prompt_alone():
     assert sum(isinstance(each, NonFiniteLogitsError) for each in answers) == 1
 
 
+def test_candidates_that_do_not_fit_are_an_error_of_their_question(own_vlm):
+    short, long = (replace(each, candidates=CANDIDATES) for each in questions(2)[:2])
+    one = GenerationSettings(max_new_tokens=1)
+    length = Vanilla().decode(own_vlm, long, one).prompt_tokens
+    own_vlm.model.config.get_text_config().max_position_embeddings = length + 2
+    answers = Vanilla().decode_many(LocalEngine(own_vlm), [short, long], one)
+    assert answers[0].scored is not None
+    assert isinstance(answers[1], ContextLengthError)
+    with pytest.raises(ContextLengthError):
+        Vanilla().decode(own_vlm, long, one)
+
+
 @pytest.mark.parametrize(("most_rows", "most_tokens"), [(5, 1000), (5, 24)])
 def test_out_of_memory_goes_on_with_less_and_the_same_results(
     own_vlm, monkeypatch, most_rows, most_tokens
