@@ -4,7 +4,7 @@ There are two ways to have those of a whole vocabulary. As one array of numbers:
 tokens as continuations of any place in a prompt (``prompt_logprob_token_ids``), here all of them
 behind the prompt proper, which a filler follows, since behind its last token nothing is scored.
 Servers with the older of vLLM's two model runners refuse that, and are asked for a list with an
-object for each token (``logprobs: -1``), which costs them a hundred times as much.
+object for each token (``logprobs: -1``), which costs them some sixty times as much.
 """
 
 from __future__ import annotations
