@@ -1,12 +1,13 @@
 """What FOCUS costs: ratios to plain decoding and to the published scheme, within one run.
 
-    python -m experiments.bench num_images=[2,4] repeats=1
+    python -m experiments.bench num_images=[2,4] repeats=1 [vllm=http://127.0.0.1:8000/v1]
 
 Three parts: one answer at a time, by number of images (random weights at a real shape); many
-questions at once on an embedded model; several questions about one image pair. Times depend on the
-machine and are never tested; ratios measured side by side are comparable. Beside each time stands
-what was computed: images encoded, tokens through the language model, tokens whose keys and values
-are kept, and floating-point operations, whose ratio is the floor of the ratio of times.
+questions at once on an embedded model; several questions about one image pair. A fourth where a
+vLLM server is named: the many questions, asked of that. Times depend on the machine and are never
+tested; ratios measured side by side are comparable. Beside each time stands what was computed:
+images encoded, tokens through the language model, tokens whose keys and values are kept, and
+floating-point operations, whose ratio is the floor of the ratio of times.
 """
 
 from __future__ import annotations
@@ -38,8 +39,9 @@ from analysis.figures import bench_figure, save_figure
 from experiments.config import entry_point, plain
 from experiments.evaluation import make_console, progress_bars, request_of, set_threads
 from focus.benchmarks.embedded import IndexedQuestion
+from focus.cache import token_bytes
 from focus.decoding import AbstractDecoding, Focus, GenerationSettings, Request, Vanilla
-from focus.engines import LocalEngine
+from focus.engines import LocalEngine, VllmEngine
 from focus.environment import environment
 from focus.models import Checkpoint, ImageBudget, VisionLanguageModel
 from focus.models.tiny import build_tiny
@@ -60,6 +62,8 @@ ASKED = {
     "FOCUS, noise per sample": Focus(),
     "FOCUS, noise per run": Focus(sharing="run"),
 }
+#: How they are read, and how many tokens that takes at most.
+READ = {"candidates": 1, "text": 4}
 
 
 @dataclass
@@ -85,9 +89,11 @@ def main(config: DictConfig) -> None:
             "rows": answer_rows(config, lambda: progress.advance(task)),
             "throughput": throughput_rows(config, lambda: progress.advance(task)),
             "sharing": sharing_rows(config, lambda: progress.advance(task)),
+            "server": server_rows(config),
         }
     for name, title in TITLES.items():
-        console.print(table(report[name], title))
+        if report[name]:
+            console.print(table(report[name], title))
     folder = Path(config.results)
     folder.mkdir(parents=True, exist_ok=True)
     facts = {**report, "config": plain(config), **environment()}
@@ -126,14 +132,11 @@ def throughput_rows(config: DictConfig, advance: Callable[[], None]) -> list[dic
     Read as candidates (one step) and as text of at most four tokens. Both ways process every
     question anew: the model forgets what it has seen in between.
     """
-    name = config.throughput.model
-    loaded = Checkpoint(name, f"embedded:{name}", device="cpu").load()
-    benchmark = IndexedQuestion(split="test", num_images=2, size=config.throughput.questions)
-    requests = [request_of(benchmark.name, example) for example in benchmark]
+    loaded, requests = many_questions(config)
     few = requests[: config.throughput.alone]
     rows = []
     speed = operations_per_second()
-    for read, length in (("candidates", 1), ("text", 4)):
+    for read, length in READ.items():
         settings = GenerationSettings(max_new_tokens=length)
         for scheme, decoding in ASKED.items():
             vlm = fresh(loaded)
@@ -156,6 +159,38 @@ def throughput_rows(config: DictConfig, advance: Callable[[], None]) -> list[dic
                 }
             )  # fmt: skip
     return rows
+
+
+def server_rows(config: DictConfig) -> list[dict[str, Any]]:
+    """The same questions asked of a vLLM server that serves the same model; none without one.
+
+    What it has cached before counts for it, which is why the share of cached tokens is told.
+    """
+    if config.vllm is None:
+        return []
+    loaded, requests = many_questions(config, weights=False)
+    rows = []
+    for read, length in READ.items():
+        settings = GenerationSettings(max_new_tokens=length)
+        for scheme, decoding in ASKED.items():
+            engine = VllmEngine(fresh(loaded), base_url=config.vllm, model=loaded.name)
+            seconds = clock(lambda: decoding.decode_many(engine, requests, settings,  # noqa: B023
+                                                         keep_logits="first"))  # fmt: skip
+            usage = engine.servers.usage
+            rows.append({"read": read, "scheme": scheme, "per_second": len(requests) / seconds,
+                         "requests": usage.requests, "prompt_tokens": usage.prompt_tokens,
+                         "cached_tokens": usage.cached_tokens})  # fmt: skip
+    return rows
+
+
+def many_questions(
+    config: DictConfig, *, weights: bool = True
+) -> tuple[VisionLanguageModel, list[Request]]:
+    """An embedded model, and questions about two images each."""
+    name = config.throughput.model
+    loaded = Checkpoint(name, f"embedded:{name}", device="cpu").load(weights=weights)
+    benchmark = IndexedQuestion(split="test", num_images=2, size=config.throughput.questions)
+    return loaded, [request_of(benchmark.name, example) for example in benchmark]
 
 
 def operations_per_second(size: int = 2048, width: int = 128, repeats: int = 50) -> float:
@@ -231,9 +266,7 @@ def measured(
 def counted(vlm: VisionLanguageModel) -> Iterator[Work]:
     """Counts what a model does, by hooks that are gone afterwards."""
     work = Work()
-    config = vlm.model.config.get_text_config()
-    width = getattr(config, "head_dim", config.hidden_size // config.num_attention_heads)
-    token = 2 * config.num_key_value_heads * width * vlm.model.dtype.itemsize
+    token = token_bytes(vlm.model)
 
     def ran(_: Any, args: Any, kwargs: Any, output: Any) -> None:
         rows, length = kwargs["inputs_embeds"].shape[:2] if kwargs.get("inputs_embeds") \
@@ -277,9 +310,10 @@ TITLES = {
     "rows": "One answer at a time (medians; ratios within this run)",
     "throughput": "Many questions on an embedded model (questions per second)",
     "sharing": "Four questions about one image pair (candidates)",
+    "server": "The many questions asked of a vLLM server",
 }
 #: Columns of the terminal's tables that need no digits behind the point.
-WHOLE = ("num_images", "encoded", "tokens", "kept")
+WHOLE = ("num_images", "encoded", "tokens", "kept", "requests", "prompt_tokens", "cached_tokens")
 
 
 def table(rows: Sequence[dict[str, Any]], title: str) -> Table:

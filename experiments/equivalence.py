@@ -18,19 +18,18 @@ import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import matplotlib as mpl
 import pandas as pd
 import torch
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
-from torch import Tensor
 
 from analysis.equivalence import cells, equivalence_figure, page
 from analysis.figures import save_figure
 from experiments.config import CONF, build, check_positive, entry_point, plain
-from experiments.evaluation import make_console, progress_bars, request_of, set_threads
+from experiments.evaluation import make_console, progress_bars, request_of, row_records, set_threads
 from experiments.tuning import to_dev
 from focus.benchmarks import AbstractBenchmark, Example
 from focus.decoding import AbstractDecoding, Decoded, GenerationSettings
@@ -38,7 +37,6 @@ from focus.engines import LocalEngine
 from focus.environment import environment
 from focus.errors import FocusError, UnknownNameError
 from focus.records import digest
-from focus.scoring import first_tokens
 
 #: Part of every key: raise it when an answer would come out otherwise.
 VERSION = 1
@@ -85,7 +83,7 @@ def asked(config: DictConfig, progress: Any) -> pd.DataFrame:
         path = Path(config.results) / name / f"{node['name']}-{split}-{key}.parquet"
         if not path.exists():
             if name not in loaded:
-                loaded = {name: build(OmegaConf.load(CONF / "model" / f"{name}.yaml")).load()}
+                loaded = {name: build(read(CONF / "model" / f"{name}.yaml")).load()}
             benchmark = build_benchmark(node, split)
             engine = LocalEngine(loaded[name], batch=config.batch)
             lines = answered(engine, benchmark, config, limit)
@@ -104,8 +102,13 @@ def embedded_models() -> list[str]:
     return sorted(
         path.stem
         for path in (CONF / "model").glob("*.yaml")
-        if str(OmegaConf.load(path).get("source", "")).startswith("embedded:")
+        if str(read(path).get("source", "")).startswith("embedded:")
     )
+
+
+def read(path: Path) -> DictConfig:
+    """One file of conf."""
+    return cast(DictConfig, OmegaConf.load(path))
 
 
 def question_sets(grids: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
@@ -123,8 +126,7 @@ def build_benchmark(node: Mapping[str, Any], split: str) -> AbstractBenchmark:
     known = {path.stem for path in (CONF / "benchmark").glob("*.yaml")}
     if node["benchmark"] not in known:
         raise UnknownNameError("benchmark", node["benchmark"], sorted(known))
-    config = OmegaConf.load(CONF / "benchmark" / f"{node['benchmark']}.yaml")
-    assert isinstance(config, DictConfig)
+    config = read(CONF / "benchmark" / f"{node['benchmark']}.yaml")
     config.update({key: value for key, value in node.items() if key not in ("benchmark", "name")})
     if split == "dev":
         to_dev(config)
@@ -183,52 +185,50 @@ def line(
 ) -> dict[str, Any]:
     """How an answer was read, and how far its first distribution is from the exact one's."""
     score = benchmark.score(ours.text, example.reference)
-    tokens = first_tokens(engine.vlm.processor.tokenizer, example.choices)
+    read_as = row_records(engine.vlm, ours, example)
+    said = read_as["choice_answer"]
     mine, theirs = (each.combined_logits[0][0].log_softmax(-1) for each in (ours, exact))
-    found: dict[str, Any] = {
+    return {
         "text": ours.text,
         "text_right": score.correct,
         "divergence": float(torch.nn.functional.kl_div(mine, theirs, reduction="sum",
                                                        log_target=True)),
-        "candidate": None,
-        "candidate_right": None,
-        "leaked": score.leaked,
+        "candidate": said,
+        "candidate_right": None if said is None else said == example.answer,
+        "leaked": score.leaked if said is None else said in example.distractors,
         "on_target_right": None,
         "off_target_commits": None,
+        **branch_facts(read_as["row_logprobs"] or {}, example),
     }  # fmt: skip
-    if not tokens:
-        return found
-    said = example.choices[int(mine[tokens].argmax())]
-    found |= {"candidate": said, "candidate_right": said == example.answer,
-              "leaked": said in example.distractors}  # fmt: skip
-    return found | branch_facts(ours, example, tokens)
 
 
-def branch_facts(answer: Decoded, example: Example, tokens: Sequence[int]) -> dict[str, float]:
+def branch_facts(rows: Mapping[str, Sequence[float]], example: Example) -> dict[str, float]:
     """Where one image is asked: whether its branch is right, and how sure of another answer the
-    other branches are, as the mean probability of their first candidate that is not right."""
-    rows = dict(zip(answer.row_labels, answer.branch_logits[0][:, 0], strict=True))
-    if (
-        len(example.targets) != 1
-        or isinstance(example.targets[0], tuple)
-        or "reference" not in rows
-    ):
+    other branches are, as the mean probability of their likeliest candidate that is not right.
+
+    Args:
+        rows: log-probability of every candidate in every row.
+        example: the question.
+    """
+    if len(example.targets) != 1 or "reference" not in rows:
         return {}
-    asked = f"image {example.targets[0] + 1}"
-    branches = {name: row for name, row in rows.items() if name.startswith("image")}
-    if asked not in branches or len(branches) < 2:
+    (unit,) = example.targets
+    asked = "image " + "+".join(str(k + 1) for k in (unit if isinstance(unit, tuple) else (unit,)))
+    plain_row = "image " + "+".join(str(k + 1) for k in range(len(example.images)))
+    others = [row for name, row in rows.items() if name not in ("reference", asked, plain_row)]
+    if asked not in rows or not others:
         return {}
     right = example.choices.index(example.answer)
 
-    def wrong(row: Tensor) -> float:
-        shares = row[list(tokens)].softmax(-1)
+    def wrong(row: Sequence[float]) -> float:
+        shares = torch.tensor(row).softmax(-1)
         return float(shares[torch.arange(len(shares)) != right].max())
 
-    whole = "image " + "+".join(str(k + 1) for k in range(len(example.images)))  # a plain row
-    others = [wrong(row) for name, row in branches.items() if name not in (asked, whole)]
     return {
-        "on_target_right": float(int(branches[asked][list(tokens)].argmax()) == right),
-        "off_target_commits": math.fsum(others) / len(others),
+        "on_target_right": float(
+            max(range(len(rows[asked])), key=rows[asked].__getitem__) == right
+        ),
+        "off_target_commits": math.fsum(map(wrong, others)) / len(others),
     }
 
 

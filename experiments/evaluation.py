@@ -44,7 +44,7 @@ from focus.errors import (
 )
 from focus.models import VisionLanguageModel
 from focus.records import Record, RecordFile, digest
-from focus.scoring import Score, first_tokens
+from focus.scoring import Score, choice_tokens, first_tokens
 
 
 @dataclass(frozen=True)
@@ -82,6 +82,9 @@ class Cell:
         if squared and self.vlm.budget == "published":
             images = tuple(image.resize(squared) for image in request.images)
             request = replace(request, images=images)
+        tokens = choice_tokens(self.vlm.processor.tokenizer, example.choices)
+        if any(len(ids) > 1 for ids in tokens):  # otherwise the first step of the answer has all
+            request = replace(request, candidates=example.choices)
         return request
 
     @property
@@ -290,10 +293,11 @@ def score_fields(score: Score) -> Record:
 def row_records(vlm: VisionLanguageModel, decoded: Decoded, example: Example) -> Record:
     """The first step, row by row: what each would say, and log-probabilities of the choices.
 
-    The same forward pass gives two readings of an answer: the generated text, and the most likely
-    of the candidate answers (`choice_answer`), which a model cannot evade by saying something else.
-    A choice stands for its first token; where two choices begin alike, it is not recorded. Where a
-    strategy has ruled out every choice, `choice_answer` is empty, which is never right.
+    There are two readings of an answer: the generated text, and the most likely of the candidate
+    answers (`choice_answer`), which a model cannot evade by saying something else. Choices of one
+    token each are read from the first step of the answer; others had a pass of their own and have
+    the log-likelihood of all of their tokens, not normalised by their length. Where a strategy has
+    ruled out every choice, `choice_answer` is empty, which is never right.
     """
     nothing = {"choice_answer": None, "choice_logprobs": None, "row_logprobs": None}
     if not decoded.branch_logits:
@@ -303,22 +307,26 @@ def row_records(vlm: VisionLanguageModel, decoded: Decoded, example: Example) ->
         label: vlm.processor.tokenizer.decode([int(row.argmax())]).strip()
         for label, row in rows.items()
     }
-    tokens = first_tokens(vlm.processor.tokenizer, example.choices)
-    if not tokens:
+    scored = decoded.scored
+    if scored is not None:
+        combined = values = scored.combined
+        by_row = torch.stack([each.sum(dim=1) for each in scored.rows], dim=1)
+    elif tokens := first_tokens(vlm.processor.tokenizer, example.choices):
+        combined = decoded.combined_logits[0][0][tokens]
+        values = decoded.combined_logits[0][0].log_softmax(dim=-1)[tokens]
+        by_row = torch.stack([row.log_softmax(dim=-1)[tokens] for row in rows.values()])
+    else:
         return {"row_tops": tops, **nothing}
 
-    def logprobs(logits: Tensor) -> list[float | None]:
-        values = logits.log_softmax(dim=-1)[tokens].tolist()
-        return [round(value, 4) if math.isfinite(value) else None for value in values]
+    def rounded(values: Tensor) -> list[float | None]:
+        return [round(v, 4) if math.isfinite(v) else None for v in values.tolist()]
 
-    combined = decoded.combined_logits[0][0]
-    best = combined[tokens].argmax()
-    possible = bool(combined[tokens][best].isfinite())
+    best = int(combined.argmax())
     return {
         "row_tops": tops,
-        "choice_answer": example.choices[int(best)] if possible else "",
-        "choice_logprobs": logprobs(combined),
-        "row_logprobs": {label: logprobs(row) for label, row in rows.items()},
+        "choice_answer": example.choices[best] if bool(combined[best].isfinite()) else "",
+        "choice_logprobs": rounded(values),
+        "row_logprobs": {label: rounded(each) for label, each in zip(rows, by_row, strict=True)},
     }
 
 

@@ -131,3 +131,12 @@ def shared_cache(model: PreTrainedModel) -> Cache:
     """An empty cache for the language model of `model`."""
     layers = model.config.get_text_config().num_hidden_layers
     return Cache(layers=[SharedLayer() for _ in range(layers)])
+
+
+def token_bytes(model: PreTrainedModel) -> int:
+    """Bytes of the keys and values of one token in one layer of the language model."""
+    config = model.config.get_text_config()
+    heads = config.num_key_value_heads or config.num_attention_heads
+    # Some configurations have no such entry, some an empty one.
+    size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    return int(2 * heads * size * model.dtype.itemsize)

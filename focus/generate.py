@@ -27,7 +27,7 @@ from focus.errors import (
     PromptError,
     UnsupportedGenerationError,
 )
-from focus.models.base import AbstractFamily, ImageFeatures, ImageInputs
+from focus.models.base import AbstractFamily, ImageFeatures, ImageInputs, encode_in_calls
 from focus.prefill import AbstractRows, NaiveRows, PromptRow, SharedPrefixRows
 from focus.prompts import Prompt
 from focus.randomness import key_to_seed
@@ -57,6 +57,7 @@ class BranchedPrompt:
         layers: decoder layers in which hidden images are hidden; None for all.
         known: keys and values of images that earlier prompts have left.
         sampling_key: what the sampling draws depend on, see `focus.randomness`.
+        candidates: tokens of answers whose likelihood an engine is asked for besides.
     """
 
     prompt: Prompt
@@ -73,6 +74,7 @@ class BranchedPrompt:
     layers: tuple[int, ...] | None = None
     known: MutableMapping[Hashable, RunStates] = field(default_factory=dict)
     sampling_key: tuple[str | int, ...] = (0,)
+    candidates: tuple[tuple[int, ...], ...] = ()
 
     def __post_init__(self) -> None:
         if self.prefill not in ("shared", "naive"):
@@ -258,11 +260,9 @@ def encode_contents(
     """Features of every image of the rows, at most `encode_batch` images per call."""
     features = dict(branches.features or {})
     missing = [content for content in branches.contents if content not in features]
-    for start in range(0, len(missing), branches.encode_batch):
-        batch = missing[start : start + branches.encode_batch]
-        encoded = branches.family.encode(model, [branches.images[content] for content in batch])
-        features.update(zip(batch, encoded, strict=True))
-    return features
+    images = [branches.images[content] for content in missing]
+    encoded = encode_in_calls(branches.family, model, images, at_once=branches.encode_batch)
+    return features | dict(zip(missing, encoded, strict=True))
 
 
 def _build_rows(model: PreTrainedModel, branches: BranchedPrompt) -> AbstractRows:

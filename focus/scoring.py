@@ -144,11 +144,16 @@ def score_answer(text: str, reference: Answerable) -> Score:
     return score_parsed(parse_choice(text, choices), reference)
 
 
+def choice_tokens(tokenizer: Any, choices: Sequence[str]) -> list[tuple[int, ...]]:
+    """Tokens of each choice; empty where these do not tell the choices apart."""
+    encoded = [tuple(tokenizer.encode(choice, add_special_tokens=False)) for choice in choices]
+    return encoded if all(encoded) and len(set(encoded)) == len(choices) else []
+
+
 def first_tokens(tokenizer: Any, choices: Sequence[str]) -> list[int]:
     """First token of each choice; empty where these do not tell the choices apart."""
-    encoded = [tokenizer.encode(choice, add_special_tokens=False) for choice in choices]
-    tokens = [ids[0] for ids in encoded if ids]
-    return tokens if len(set(tokens)) == len(choices) else []
+    tokens = [ids[0] for ids in choice_tokens(tokenizer, choices)]
+    return tokens if len(set(tokens)) == len(tokens) else []
 
 
 def _words(text: str) -> list[str]:

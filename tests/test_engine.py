@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from transformers.cache_utils import DynamicLayer
 
-from focus.cache import SharedLayer
+from focus.cache import SharedLayer, token_bytes
 from focus.decoding import (
     AdaptiveFocus,
     CaptionThenAnswer,
@@ -42,6 +42,7 @@ from focus.models.tiny import build_tiny
 from focus.prefill import PromptRow, SharedPrefixRows
 
 BOUND = 1e-4
+CANDIDATES = ("red", "red circle", "blue square ?")
 GREEDY = GenerationSettings(max_new_tokens=4)
 SAMPLED = GenerationSettings(max_new_tokens=3, temperature=1.0, num_return_sequences=2)
 STRATEGIES = (
@@ -81,17 +82,31 @@ def compare(engine, strategy, requests, settings) -> float:
             assert getattr(many, name) == getattr(alone, name), (name, request.sample_id)
         for name in ("branch_logits", "combined_logits"):
             (ours,), (theirs,) = getattr(many, name), getattr(alone, name)
-            known = theirs.isfinite()
-            assert (ours.isfinite() == known).all()
-            worst = max(worst, float((ours - theirs)[known].abs().max()))
+            worst = max(worst, difference(ours, theirs))
+        assert (many.scored is None) == (alone.scored is None) == (not request.candidates)
+        for one in filter(None, (many.scored, alone.scored)):
+            worst = max(worst, *map(difference, one.rows, alone.scored.rows))
+            worst = max(worst, difference(one.combined, alone.scored.combined))
+            # The first candidate is one token, of which the answer's own first step speaks.
+            (token,) = engine.vlm.processor.tokenizer.encode(request.candidates[0])
+            first = alone.combined_logits[0].log_softmax(-1)[:1, token]
+            worst = max(worst, difference(one.combined[:1], first))
     return worst
+
+
+def difference(ours, theirs) -> float:
+    """The largest one, where tokens are possible; the same ones must be."""
+    known = theirs.isfinite()
+    assert (ours.isfinite() == known).all()
+    return float((ours - theirs)[known].abs().max()) if known.any() else 0.0
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES, ids=lambda each: each.name)
 def test_together_as_one_by_one(vlm, strategy):
-    engine = LocalEngine(vlm)
+    engine, requests = LocalEngine(vlm), questions(1, 2, 3)
+    requests[3:] = [replace(each, candidates=CANDIDATES) for each in requests[3:]]
     for settings in (GREEDY, SAMPLED):
-        assert compare(engine, strategy, questions(1, 2, 3), settings) <= BOUND
+        assert compare(engine, strategy, requests, settings) <= BOUND
 
 
 def test_in_every_family_and_for_every_number_of_images(any_vlm):
@@ -144,6 +159,7 @@ def test_what_the_engine_does_not_know_is_decoded_alone(own_vlm, monkeypatch):
     (request,) = questions(2)[2:]
     naive = Focus(prefill="naive")
     assert compare(engine, naive, [request], GREEDY) == 0
+    assert compare(engine, naive, [replace(request, candidates=CANDIDATES)], GREEDY) <= BOUND
     own_vlm.model.generation_config.no_repeat_ngram_size = 2
     assert not engine.supports(official_settings(4))
     assert compare(engine, Focus(), [request], official_settings(4)) == 0
@@ -264,6 +280,9 @@ def test_wrong_questions_to_score_are_refused(vlm):
     for candidates in ([], [[]], [[()]]):
         with pytest.raises(InvalidValueError, match="candidates"):
             engine.score([prompt], candidates)
+    for same in (("red", "red"), ("red", "")):
+        with pytest.raises(InvalidValueError, match="candidates"):
+            Vanilla().decode(vlm, replace(request, candidates=same), GREEDY)
     for keep in ("some", 0, True):
         with pytest.raises(InvalidValueError, match="keep"):
             engine.score([prompt], [[(1,)]], keep=keep)
@@ -291,6 +310,18 @@ def test_an_error_stands_in_place_of_its_prompt_alone():
     one = GenerationSettings(max_new_tokens=1)
     answers = Focus().decode_many(LocalEngine(own_vlm), good[:2], one)
     assert sum(isinstance(each, NonFiniteLogitsError) for each in answers) == 1
+
+
+def test_candidates_that_do_not_fit_are_an_error_of_their_question(own_vlm):
+    short, long = (replace(each, candidates=CANDIDATES) for each in questions(2)[:2])
+    one = GenerationSettings(max_new_tokens=1)
+    length = Vanilla().decode(own_vlm, long, one).prompt_tokens
+    own_vlm.model.config.get_text_config().max_position_embeddings = length + 2
+    answers = Vanilla().decode_many(LocalEngine(own_vlm), [short, long], one)
+    assert answers[0].scored is not None
+    assert isinstance(answers[1], ContextLengthError)
+    with pytest.raises(ContextLengthError):
+        Vanilla().decode(own_vlm, long, one)
 
 
 @pytest.mark.parametrize(("most_rows", "most_tokens"), [(5, 1000), (5, 24)])
@@ -362,6 +393,13 @@ def test_keys_and_values_are_kept_once_and_read_by_many():
 
 
 @torch.no_grad()
+def test_the_bytes_of_a_token_are_those_that_are_cached(any_vlm):
+    ids = torch.tensor([[5, 6, 7]])
+    layer = any_vlm.model(input_ids=ids, use_cache=True).past_key_values.layers[0]
+    assert 3 * token_bytes(any_vlm.model) == layer.keys.nbytes + layer.values.nbytes
+
+
+@torch.no_grad()
 def test_what_branches_have_in_common_is_cached_once(vlm):
     """Eight branches: keys and values of N + 1 whole rows would be almost twice as many."""
     request = Request(tuple(picture(k) for k in range(8)), "<image>" * 8 + "what ?", "eight")
@@ -373,8 +411,7 @@ def test_what_branches_have_in_common_is_cached_once(vlm):
     )
     rows.prefill()
     config, length = vlm.model.config.get_text_config(), prompt.prompt.input_ids.shape[1]
-    width = config.hidden_size // config.num_attention_heads
-    token = 2 * 4 * config.num_key_value_heads * width
+    token = token_bytes(vlm.model)
     starts = [0, *(start for start, _ in prompt.prompt.spans), length]
     lengths = [end - start for start, end in itertools.pairwise(starts)]
     kept = sum(number * each for number, each in zip(range(1, 10), lengths, strict=True))

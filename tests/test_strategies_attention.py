@@ -102,7 +102,7 @@ def by_hand(
             input_ids=ids,
             position_ids=positions,
             attention_mask=mask(0),
-            mm_encoder_outputs=vlm.family.encoder_outputs(features),
+            **vlm.family.model_kwargs([branches.images[c] for c in branches.plan.contents]),
             use_cache=False,
         )
         return outputs.logits[0, prompt.input_ids.shape[1] - 1 :]
@@ -163,6 +163,29 @@ class TestContract:
         plain, changed = (logits(any_vlm, s, ask(3))[0] for s in (Vanilla(), strategy))
         difference = (changed - plain)[changed.isfinite()]
         assert difference.abs().max() > 0.03  # rounding moves logits by 1e-5 at most
+
+    @hooked
+    def test_candidates_are_scored_under_the_same_hooks(self, any_vlm, ask, strategy):
+        """Against an answer of the candidate's tokens, which the model is made to give."""
+        request = ask(3, candidates=("red", "red circle", "blue circle"))
+        scored = decode(any_vlm, strategy, request).scored
+        for i, text in enumerate(request.candidates):
+            tokens = any_vlm.processor.tokenizer.encode(text)
+            left = iter(tokens)
+
+            def force(_, scores, left=left):
+                only = torch.full_like(scores, -math.inf)
+                only[:, next(left)] = 0
+                return only
+
+            said = decode(
+                any_vlm, strategy, ask(3), logits_processor=[force],
+                settings=GenerationSettings(max_new_tokens=len(tokens)),
+            )  # fmt: skip
+            assert list(said.token_ids[0]) == tokens
+            rows = torch.stack(said.combined_logits)[:, 0].log_softmax(-1)
+            expected = rows[range(len(tokens)), tokens]
+            torch.testing.assert_close(scored.rows[i][0], expected, atol=2e-5, rtol=0)
 
     @hooked
     def test_one_image_is_vanilla(self, any_vlm, ask, strategy):

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 import transformers
+from omegaconf import OmegaConf
 from test_benchmarks_end_to_end import call
 from vllm_stub import (
     ASKED,
@@ -25,6 +26,7 @@ from vllm_stub import (
     stub,
 )
 
+from experiments import bench
 from experiments.evaluate import main
 from focus.aggregation import AGGREGATIONS
 from focus.contrast import combine
@@ -108,6 +110,40 @@ def test_the_answers_of_a_real_server_are_those_of_this_process(model):
     usage = engine.facts()["engine"]
     assert usage["requests"] == server.number == server.asked.total()
     assert usage["prompt_tokens"] > usage["cached_tokens"] > 0
+
+
+def left_out(*numbers: int):
+    """Fault: answers to these requests, or all, lack an array, as where its place was cached."""
+
+    def fault(number: int, due: dict) -> None:
+        if number in numbers or not numbers:
+            due.pop("prompt_token_id_logprobs", None)
+
+    return fault
+
+
+def test_arrays_are_what_lists_are(light):
+    """As long as they are not left out they are all that is asked for."""
+
+    def answers(**faults):
+        with stub(MODELS[0], **faults) as (url, server):
+            engine = engine_of(light, url)
+            found = Focus().decode_many(engine, questions(2), GREEDY, keep_logits="all")
+        return found, server.number
+
+    lists, number = answers()
+    for fault, more in ((None, 0), (left_out(2), 1), (left_out(), 2 * number)):
+        arrays, total = answers(arrays=True, fault=fault)
+        assert total == number + more
+        for one, other in zip(arrays, lists, strict=True):
+            assert one.token_ids == other.token_ids
+            for ours, theirs in zip(one.branch_logits, other.branch_logits, strict=True):
+                assert torch.equal(ours, theirs)
+    with (
+        stub(MODELS[0], narrower, arrays=True) as (url, _),
+        pytest.raises(ServingError, match="image budget"),
+    ):
+        Vanilla().decode_many(engine_of(light, url), questions(1), GREEDY)
 
 
 @pytest.mark.vllm
@@ -331,6 +367,17 @@ def test_a_run_over_http_goes_on_where_it_stopped(tmp_path, monkeypatch):
         evaluate(tmp_path / "killed", url)
         assert server.number < total
     assert records(tmp_path / "killed") == whole
+
+
+def test_the_bench_asks_a_server_that_is_named(light, monkeypatch):
+    monkeypatch.setattr(bench, "many_questions", lambda *_, weights: (light, questions(2)))
+    monkeypatch.setattr(bench, "READ", {"text": GREEDY.max_new_tokens})
+    with stub(MODELS[0]) as (url, server):
+        rows = bench.server_rows(OmegaConf.create({"vllm": url}))
+        assert sum(row["requests"] for row in rows) == server.number
+    assert [row["scheme"] for row in rows] == [*bench.ASKED]
+    assert all(row["per_second"] > 0 for row in rows)
+    assert bench.server_rows(OmegaConf.create({"vllm": None})) == []
 
 
 def test_the_recording_is_small():

@@ -107,6 +107,22 @@ def recorded() -> dict[str, dict]:
     return json.loads(gzip.decompress(RECORDED.read_bytes()))
 
 
+def array_of(answer: dict, body: dict) -> dict:
+    """The same answer as an array, as vLLM's newer model runner gives it (in its own sources)."""
+    read = [*answer["prompt_token_ids"], body["token_ids"][-1]]
+    asked = body["sampling_params"]
+    (tokens,) = asked["prompt_logprob_token_ids"]
+    assert asked["prompt_logprob_start"] == len(read) - 2  # the only place with tokens to score
+    (content,) = answer["choices"][0]["logprobs"]["content"]
+    values = {entry["token_id"]: entry["logprob"] for entry in content["top_logprobs"]}
+    file = io.BytesIO()
+    np.save(file, np.array([[values[token] for token in tokens]], dtype=np.float32))
+    sent = base64.b64encode(file.getvalue()).decode()
+    choice = {**answer["choices"][0], "logprobs": None}
+    return {**answer, "prompt_token_ids": read, "choices": [choice],
+            "prompt_token_id_logprobs": sent}  # fmt: skip
+
+
 #: From the how manyeth request and the answer that is due, to status, headers and what is sent.
 Fault = Callable[[int, dict], tuple[int, dict[str, str], object] | None]
 
@@ -117,10 +133,11 @@ class Stub:
     Args:
         model: which one it serves.
         fault: None for an answer that is left as it is; see `Fault`.
+        arrays: whether it gives log-probabilities as arrays; otherwise it refuses as vLLM on a CPU.
     """
 
-    def __init__(self, model: str, fault: Fault | None = None) -> None:
-        self.model, self.fault = model, fault
+    def __init__(self, model: str, fault: Fault | None = None, *, arrays: bool = False) -> None:
+        self.model, self.fault, self.arrays = model, fault, arrays
         self.asked: Counter[str] = Counter()  # that were answered
         self.number = 0  # of all requests
         self.lock = threading.Lock()
@@ -131,8 +148,14 @@ class Stub:
         if body["model"] != self.model:
             said = f"The model `{body['model']}` does not exist. Valid aliases: {self.model}."
             return 404, {}, {"error": {"message": said, "type": "NotFoundError", "code": 404}}
-        key = key_of(body)
+        array = "prompt_logprob_token_ids" in body["sampling_params"]
+        if array and not self.arrays:
+            return refusal(400, "prompt_logprob_token_ids requires the V2 model runner "
+                                "(VLLM_USE_V2_MODEL_RUNNER=1).")  # fmt: skip
+        ids = body["token_ids"]
+        key = key_of({**body, "token_ids": ids[:-1] if array else ids})
         due = answer_of(recorded()[self.model][key])
+        due = array_of(due, body) if array else due
         with self.lock:
             self.number += 1
             number = self.number
@@ -155,9 +178,11 @@ def late(seconds: float, answer: dict) -> tuple[int, dict[str, str], object]:
 
 
 @contextmanager
-def stub(model: str, fault: Fault | None = None, port: int = 0) -> Iterator[tuple[str, Stub]]:
+def stub(
+    model: str, fault: Fault | None = None, port: int = 0, *, arrays: bool = False
+) -> Iterator[tuple[str, Stub]]:
     """Base URL of a server, and what it was asked."""
-    own = Stub(model, fault)
+    own = Stub(model, fault, arrays=arrays)
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"

@@ -120,7 +120,7 @@ class AdaptiveFocus(BranchSettings, AbstractDecoding):
         if self.threshold == math.inf:
             return self.focus.decode(vlm, request, settings, **generate_kwargs)
         started = time.perf_counter()
-        vlm, family = remembering(vlm)
+        vlm = remembering(vlm)
         plain = self._plain(request)
         decoded = decode_pass(vlm, plain, settings, **generate_kwargs)
         if not _given_up(decoded):
@@ -129,7 +129,7 @@ class AdaptiveFocus(BranchSettings, AbstractDecoding):
             generate_kwargs["streamer"] = _AfterPrompt(generate_kwargs["streamer"])
         answer = self.focus.decode(vlm, request, settings, **generate_kwargs)
         return replace(
-            _both(decoded, answer, num_reused=family.num_reused),
+            self._both(request, decoded, answer),
             seconds=time.perf_counter() - started,
         )
 
@@ -157,8 +157,7 @@ class AdaptiveFocus(BranchSettings, AbstractDecoding):
         for i, answer in zip(unsure, branched, strict=True):
             if self.threshold < math.inf and isinstance(answer, Decoded):
                 plain = cast(Decoded, answers[i])
-                clean = sum(content.kind == "clean" for content in plans[i].contents)
-                both = _both(plain, answer, num_reused=0 if self.prefill == "naive" else clean)
+                both = self._both(requests[i], plain, answer)
                 answer = replace(both, seconds=plain.seconds + answer.seconds)
             found[i] = answer
         return [found[i] for i in range(len(requests))]
@@ -172,6 +171,16 @@ class AdaptiveFocus(BranchSettings, AbstractDecoding):
 
     def _unsure(self, logits: Tensor) -> bool:
         return first_margin(logits, self.margin) < self.threshold
+
+    def _both(self, request: Request, plain: Decoded, answer: Decoded) -> Decoded:
+        """The branches' answer, at the cost of both passes."""
+        contents = self.focus.plan(request).contents
+        reused = 0 if self.prefill == "naive" else sum(each.kind == "clean" for each in contents)
+        return replace(
+            answer,
+            num_rows=plain.num_rows + answer.num_rows,
+            num_encoded=plain.num_encoded + answer.num_encoded - reused,
+        )
 
 
 def first_margin(logits: Tensor, margin: Margin) -> float:
@@ -191,15 +200,6 @@ def first_margin(logits: Tensor, margin: Margin) -> float:
 
 def _given_up(answer: Decoded | FocusError) -> bool:
     return isinstance(answer, Decoded) and not answer.token_ids[0]
-
-
-def _both(plain: Decoded, answer: Decoded, *, num_reused: int) -> Decoded:
-    """The branches' answer, at the cost of both passes."""
-    return replace(
-        answer,
-        num_rows=plain.num_rows + answer.num_rows,
-        num_encoded=plain.num_encoded + answer.num_encoded - num_reused,
-    )
 
 
 class _AfterPrompt:

@@ -26,7 +26,7 @@ from focus.prompts import place_images
 from focus.settings import GenerationSettings
 
 if TYPE_CHECKING:
-    from focus.engines.base import AbstractEngine
+    from focus.engines.base import AbstractEngine, Scored
 
 Targets = Sequence[int | Sequence[int]]
 
@@ -43,6 +43,8 @@ class Request:
         targets: images that the question names (indices from 0; nested: one unit), if known.
         published_single: what the published code does where the question has one image: ``plain``
             decoding (text questions of Winoground and VisMin) or ``contrast`` (everywhere else).
+        candidates: answers whose log-likelihood is asked for besides an answer in the model's own
+            words; see `Decoded.scored`.
     """
 
     images: tuple[Image.Image, ...]
@@ -51,6 +53,7 @@ class Request:
     system: str | None = None
     targets: Targets | None = None
     published_single: Literal["plain", "contrast"] = "contrast"
+    candidates: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         none_named = isinstance(self.targets, Sequence) and not self.targets
@@ -96,6 +99,8 @@ class Decoded:
         truncated: whether each answer was stopped by its length and not by an end token.
         noise_mean, noise_std: of the pure noise at the model's input, in grey levels from 0 to 255,
             the deviation within a colour channel; None where there is none.
+        scored: how likely the candidates of the request are, summed over their tokens (no end token
+            among them); None without candidates. The pass that it takes is in none of the counts.
     """
 
     texts: tuple[str, ...]
@@ -111,6 +116,7 @@ class Decoded:
     noise_std: float | None = None
     branch_logits: tuple[Tensor, ...] = field(default=(), repr=False)
     combined_logits: tuple[Tensor, ...] = field(default=(), repr=False)
+    scored: Scored | None = field(default=None, repr=False)
 
     @property
     def text(self) -> str:

@@ -91,16 +91,14 @@ class CaptionThenAnswer(AbstractDecoding):
         if not self.active:
             return plain.decode(vlm, request, settings, keep_logits=keep_logits, **generate_kwargs)
         started = time.perf_counter()
-        vlm, family = remembering(vlm)
+        vlm = remembering(vlm)
         short = replace(settings, max_new_tokens=self.max_caption_tokens, num_return_sequences=1)
         passes = [plain.decode(vlm, each, short) for each in self.caption_requests(request)]
         asked = self.captioned(request, [caption.text for caption in passes], vlm)
         answer = plain.decode(vlm, asked, settings, keep_logits=keep_logits, **generate_kwargs)
-        passes.append(answer)
         return replace(
-            answer,
-            num_rows=sum(each.num_rows for each in passes),
-            num_encoded=sum(each.num_encoded for each in passes) - family.num_reused,
+            answer,  # the captions have encoded its images
+            num_rows=sum(each.num_rows for each in [*passes, answer]),
             seconds=time.perf_counter() - started,
         )
 

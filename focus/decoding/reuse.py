@@ -29,8 +29,6 @@ class RememberingFamily:
         # is gone.
         self._inputs: dict[int, tuple[Image.Image, ImageInputs]] = {}
         self._features: dict[int, tuple[ImageInputs, ImageFeatures]] = {}
-        #: Images that were asked for but need not be encoded.
-        self.num_reused = 0
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._family, name)
@@ -42,7 +40,6 @@ class RememberingFamily:
 
     def encode(self, model: PreTrainedModel, images: Sequence[ImageInputs]) -> list[ImageFeatures]:
         new = list({id(i): i for i in images if id(i) not in self._features}.values())
-        self.num_reused += len(images) - len(new)
         if new:
             encoded = self._family.encode(model, new)
             self._features |= {
@@ -51,7 +48,6 @@ class RememberingFamily:
         return [self._features[id(image)][1] for image in images]
 
 
-def remembering(vlm: VisionLanguageModel) -> tuple[VisionLanguageModel, RememberingFamily]:
-    """The same model with a family that remembers, and that family, which counts."""
-    family = RememberingFamily(vlm.family)
-    return replace(vlm, family=cast(AbstractFamily, family)), family
+def remembering(vlm: VisionLanguageModel) -> VisionLanguageModel:
+    """The same model with a family that remembers."""
+    return replace(vlm, family=cast(AbstractFamily, RememberingFamily(vlm.family)))

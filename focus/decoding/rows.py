@@ -24,13 +24,14 @@ from focus.decoding.base import (
     attempted,
 )
 from focus.decoding.shown import ShownImages, remembered, run_noise
-from focus.engines.base import AbstractEngine
-from focus.errors import FocusError, UnsupportedGenerationError
+from focus.engines import AbstractEngine, Generated, LocalEngine, Scored
+from focus.errors import FocusError, InvalidValueError, UnsupportedGenerationError
 from focus.generate import BranchedPrompt, Combine, KeepLogits, decode_branches, shown_contents
 from focus.models.base import AbstractFamily, ImageInputs, input_device
 from focus.models.loading import VisionLanguageModel
 from focus.noise import NoiseConfig
 from focus.prompts import Prompt, build_prompt
+from focus.scoring import choice_tokens
 
 
 def prepare(
@@ -53,6 +54,9 @@ def prepare(
         inputs: of contents of the plan that are neither clean images nor noise.
         seed: key of the sampling draws.
         branched_kwargs: further fields of `BranchedPrompt`.
+
+    Raises:
+        InvalidValueError: candidates that cannot be told apart by their tokens.
     """
     noise = noise or NoiseConfig()
     shown = ShownImages(vlm, request)
@@ -72,6 +76,10 @@ def prepare(
             inputs[content] = shown.masked(content, noise, per_run=per_run)
     # Noise fills as many tokens as the image it replaces, so any row gives the prompt its counts.
     first = [inputs.get(content) or shown.clean(content.slot) for content in plan.rows[0]]
+    candidates = choice_tokens(vlm.processor.tokenizer, request.candidates)
+    if request.candidates and not candidates:
+        accepted = "texts that differ in their tokens, none of them empty"
+        raise InvalidValueError("candidates", request.candidates, accepted)
     return BranchedPrompt(
         prompt=_prompt(vlm, request, first),
         plan=plan,
@@ -81,6 +89,7 @@ def prepare(
         features={content: each for content, each in features.items() if each is not None},
         known=vlm.known_states,
         sampling_key=(seed, request.sample_id),
+        candidates=tuple(candidates),
         **branched_kwargs,
     )
 
@@ -223,11 +232,11 @@ def decode_passes(
     for i, one in enumerate(passes):
         if isinstance(one, FocusError):
             found[i] = one
-        elif not engine.needs_weights and one.flow != "row":
+            continue
+        by_itself = alone or one.prefill == "naive" or one.family is not None
+        if not engine.needs_weights and (by_itself or one.flow != "row"):
             raise _needs_weights(engine, one, settings)
-        elif alone or one.prefill == "naive" or one.family is not None:
-            if not engine.needs_weights:
-                raise _needs_weights(engine, one, settings)
+        if by_itself:
             found[i] = attempted(decode_pass, vlm, one, settings, keep_logits=keep_logits)
         else:
             prompt = attempted(one.prepare, vlm, seed=settings.seed, keep_logits=keep_logits)
@@ -237,9 +246,12 @@ def decode_passes(
                 prompts[i] = prompt
     answers = engine.generate(list(prompts.values()), settings) if prompts else []
     share = (time.perf_counter() - started) / max(1, len(prompts))
-    for (i, prompt), answer in zip(prompts.items(), answers, strict=True):
+    scores = _scores(engine, [*prompts.values()], answers)
+    for (i, prompt), answer, scored in zip(prompts.items(), answers, scores, strict=True):
         if isinstance(answer, FocusError):
             found[i] = answer
+        elif isinstance(scored, FocusError):
+            found[i] = scored
         else:
             end = vlm.model.generation_config.eos_token_id
             decoded = _decoded(vlm, prompt, settings, answer.tokens, end)
@@ -248,8 +260,27 @@ def decode_passes(
                 branch_logits=answer.branch_logits,
                 combined_logits=answer.combined_logits,
                 seconds=share,
+                scored=scored,
             )
     return [each for each in found if each is not None]
+
+
+def _scores(
+    engine: AbstractEngine,
+    prompts: Sequence[BranchedPrompt],
+    answers: Sequence[Generated | FocusError],
+) -> list[Scored | FocusError | None]:
+    """How likely the candidates of each prompt are; None where none are asked for."""
+    # An answer that was given up has no token: other rows will be asked.
+    asked = [
+        i
+        for i, (prompt, answer) in enumerate(zip(prompts, answers, strict=True))
+        if prompt.candidates and isinstance(answer, Generated) and answer.tokens[0]
+    ]
+    wanted = [prompts[i] for i in asked]
+    scores = engine.score(wanted, [prompt.candidates for prompt in wanted]) if wanted else []
+    known = dict(zip(asked, scores, strict=True))
+    return [known.get(i) for i in range(len(prompts))]
 
 
 def _needs_weights(
@@ -313,12 +344,17 @@ def decode_pass(
         )
     )
     end = generate_kwargs.get("eos_token_id", vlm.model.generation_config.eos_token_id)
-    return replace(
+    decoded = replace(
         _decoded(vlm, branches, settings, new_tokens, end),
         branch_logits=output.branch_logits or (),
         combined_logits=output.combined_logits or (),
         seconds=time.perf_counter() - since,
     )
+    alone = LocalEngine(replace(vlm, family=branches.family))
+    (scored,) = _scores(alone, [branches], [Generated(new_tokens)])
+    if isinstance(scored, FocusError):
+        raise scored
+    return replace(decoded, scored=scored)
 
 
 def _decoded(

@@ -1,22 +1,33 @@
-"""Rows of a prompt as requests, and what servers answer as log-probabilities."""
+"""Rows of a prompt as requests, and what servers answer as log-probabilities.
+
+There are two ways to have those of a whole vocabulary. As one array of numbers: vLLM scores any
+tokens as continuations of any place in a prompt (``prompt_logprob_token_ids``), here all of them
+behind the prompt proper, which a filler follows, since behind its last token nothing is scored.
+Servers with the older of vLLM's two model runners refuse that, and are asked for a list with an
+object for each token (``logprobs: -1``), which costs them some sixty times as much.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import base64
 import io
+import logging
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from cachetools import LRUCache
 from torch import Tensor
 
 from focus.engines.serving import Connection
-from focus.errors import ServingError, UnsupportedGenerationError
+from focus.errors import ContextLengthError, ServingError, UnsupportedGenerationError
 from focus.generate import BranchedPrompt
 from focus.models.base import ImageInputs
 from focus.models.loading import VisionLanguageModel
+
+log = logging.getLogger(__name__)
 
 #: Bytes of images that are kept in the form in which they are sent.
 SENT_BYTES = 2**28
@@ -35,6 +46,7 @@ class RowAsker:
         self._vlm = vlm
         self._vocabulary = int(vlm.model.config.get_text_config().vocab_size)
         self._sent: LRUCache = LRUCache(maxsize=SENT_BYTES, getsizeof=len)
+        self._arrays = True  # until a server refuses
 
     async def rows(
         self, connection: Connection, i: int, prompt: BranchedPrompt, told: Sequence[int]
@@ -51,23 +63,56 @@ class RowAsker:
 
         async def one(images: Sequence[ImageInputs]) -> Tensor:
             parts = [{"type": "image_url", "url": self._data_url(image)} for image in images]
-            sampling = {"max_tokens": 1, "temperature": 0.0, "logprobs": -1, "detokenize": False}
-            body = {"token_ids": sent, "content_parts": parts, "return_token_ids": True}
-            answer = await connection.post(i, {**body, "sampling_params": sampling})
-            return self._read(answer, ids)
+            values = await self._array(connection, i, sent, parts, ids) if self._arrays else None
+            if values is None:
+                answer = await connection.post(i, _body(sent, parts, logprobs=-1))
+                values = self._listed(answer, ids)
+            # Where nothing is possible, the row was not finite.
+            return values if bool((values > NOTHING).any()) else torch.full_like(values, torch.nan)
 
         shown = [[prompt.images[content] for content in row] for row in prompt.plan.rows]
         return torch.stack(await asyncio.gather(*(one(images) for images in shown)))
 
-    def _read(self, answer: dict[str, Any], ids: Sequence[int]) -> Tensor:
-        """Log-probabilities ``[vocab]`` out of an answer about the prompt `ids`."""
-        read = answer.get("prompt_token_ids")
-        if read != ids:
-            saw = "does not say which" if read is None else f"has read {len(read)}"
-            raise ServingError(
-                f"the server {saw} tokens, of a prompt of {len(ids)}; it must serve the same "
-                "checkpoint, with the image budget of its own files or one that includes ours"
-            )
+    async def _array(
+        self,
+        connection: Connection,
+        i: int,
+        sent: Sequence[int],
+        parts: Sequence[dict[str, str]],
+        ids: Sequence[int],
+    ) -> Tensor | None:
+        """Log-probabilities ``[vocab]`` as an array; None where a server has none."""
+        filler = ids[-1]
+        # A place that is cached is not scored, in which case it is computed anew.
+        for fresh in (False, True):
+            asked = {
+                "prompt_logprob_token_ids": [[*range(self._vocabulary)]],
+                "prompt_logprob_start": len(ids) - 1,
+                "skip_reading_prefix_cache": fresh,
+            }
+            try:
+                answer = await connection.post(i, _body([*sent, filler], parts, **asked))
+            except ContextLengthError:
+                return None  # it may be the filler that is too much
+            except ServingError as error:
+                if "prompt_logprob_token_ids" not in str(error):
+                    raise
+                if self._arrays:
+                    log.warning(
+                        "no arrays of log-probabilities, which makes answers slow: %s", error
+                    )
+                self._arrays = False
+                return None
+            _check_read(answer, [*ids, filler])
+            found = answer.get("prompt_token_id_logprobs")
+            if found is not None:
+                (values,) = np.load(io.BytesIO(base64.b64decode(found)), allow_pickle=False)
+                return torch.from_numpy(values.astype(np.float32)).clamp(min=NOTHING)
+        return None
+
+    def _listed(self, answer: dict[str, Any], ids: Sequence[int]) -> Tensor:
+        """Log-probabilities ``[vocab]`` out of an answer that lists them."""
+        _check_read(answer, ids)
         content = (answer["choices"][0].get("logprobs") or {}).get("content") or [{}]
         entries = content[0].get("top_logprobs") or []
         values = torch.full((self._vocabulary,), torch.nan)
@@ -80,8 +125,7 @@ class RowAsker:
                 f"the server gives log-probabilities of {len(values) - missing} tokens, not of all "
                 f"{len(values)} of the vocabulary; start it with --max-logprobs -1"
             )
-        # Where nothing is possible, the row was not finite.
-        return values if bool((values > NOTHING).any()) else torch.full_like(values, torch.nan)
+        return values
 
     def _sent_ids(self, prompt: BranchedPrompt) -> list[int]:
         """The ids of a prompt with one token per image, which a server widens as its own do."""
@@ -113,3 +157,26 @@ class RowAsker:
                 return url
             self._sent[image.key] = url
         return self._sent[image.key]
+
+
+def _body(
+    ids: Sequence[int], parts: Sequence[dict[str, str]], **sampling: object
+) -> dict[str, Any]:
+    """A request for one token more, behind these ids and images."""
+    return {
+        "token_ids": ids,
+        "content_parts": parts,
+        "return_token_ids": True,
+        "sampling_params": {"max_tokens": 1, "temperature": 0.0, "detokenize": False, **sampling},
+    }
+
+
+def _check_read(answer: dict[str, Any], ids: Sequence[int]) -> None:
+    """Raises `ServingError` unless an answer is about the prompt `ids`."""
+    read = answer.get("prompt_token_ids")
+    if read != ids:
+        saw = "does not say which" if read is None else f"has read {len(read)}"
+        raise ServingError(
+            f"the server {saw} tokens, of a prompt of {len(ids)}; it must serve the same "
+            "checkpoint, with the image budget of its own files or one that includes ours"
+        )

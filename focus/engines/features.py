@@ -9,7 +9,7 @@ import torch
 from cachetools import LRUCache
 
 from focus.errors import InvalidValueError
-from focus.models.base import ImageFeatures, ImageInputs
+from focus.models.base import ImageFeatures, ImageInputs, encode_in_calls
 from focus.models.loading import VisionLanguageModel
 
 #: Tokens of an image for whose size a number of images per call is meant.
@@ -43,18 +43,16 @@ class FeatureStore:
         missing = [image for key, image in wanted.items() if key not in found]
         largest = max((image.num_tokens for image in missing), default=1)
         number = max(encode_batch, encode_batch * USUAL_TOKENS // largest)
-        for start in range(0, len(missing), number):
-            batch = missing[start : start + number]
-            encoded = self._vlm.family.encode(self._vlm.model, batch)
-            self.num_encoded += len(batch)
-            for image, features in zip(batch, encoded, strict=True):
-                # A view of all that were encoded together would keep all of them alive.
-                own = ImageFeatures(
-                    features.embeddings.clone(), tuple(each.clone() for each in features.deepstack)
-                )
-                found[image.key] = own
-                if feature_bytes(own) <= self._kept.maxsize:
-                    self._kept[image.key] = own
+        encoded = encode_in_calls(self._vlm.family, self._vlm.model, missing, at_once=number)
+        for image, features in zip(missing, encoded, strict=True):
+            self.num_encoded += 1
+            # A view of all that were encoded together would keep all of them alive.
+            own = ImageFeatures(
+                features.embeddings.clone(), tuple(each.clone() for each in features.deepstack)
+            )
+            found[image.key] = own
+            if feature_bytes(own) <= self._kept.maxsize:
+                self._kept[image.key] = own
         return found
 
     def clear(self) -> None:

@@ -15,6 +15,7 @@ from typing import TypeVar, final
 
 import torch
 
+from focus.cache import token_bytes
 from focus.engines.base import (
     AbstractEngine,
     Candidate,
@@ -195,10 +196,8 @@ class LocalEngine(AbstractEngine):
     def _bytes(self, prompt: BranchedPrompt, new_tokens: int, sequences: int) -> float:
         """A bound for what one prompt takes: nothing of it shared."""
         config, rows = self.vlm.model.config.get_text_config(), len(prompt.plan.rows)
-        size = torch.finfo(self.vlm.model.dtype).bits // 8
-        heads = config.num_key_value_heads or config.num_attention_heads
-        width = getattr(config, "head_dim", config.hidden_size // config.num_attention_heads)
-        cached = 2 * config.num_hidden_layers * heads * width * size
+        size = self.vlm.model.dtype.itemsize
+        cached = config.num_hidden_layers * token_bytes(self.vlm.model)
         # Of a layer at work: its input, projections and the wide part of the MLP.
         working = size * (6 * config.hidden_size + 2 * getattr(config, "intermediate_size", 0))
         length = prompt.prompt.input_ids.shape[1]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -205,16 +205,6 @@ class AbstractFamily(ABC):
         return input_ids == self.image_token_id(model)
 
     @abstractmethod
-    def encoder_outputs(self, features: Sequence[ImageFeatures]) -> dict[str, Any]:
-        """`mm_encoder_outputs` for a forward pass whose rows hold these images, in order."""
-
-    @abstractmethod
-    def split_encoder_outputs(
-        self, outputs: Mapping[str, Any], num_tokens: Sequence[int]
-    ) -> list[ImageFeatures]:
-        """Inverse of `encoder_outputs`: features of each image out of what `generate` encoded."""
-
-    @abstractmethod
     def set_budget(self, processor: ProcessorMixin, budget: ImageBudget) -> None:
         """Applies a budget to the processor; raises for a setting that the family does not have."""
 
@@ -285,3 +275,18 @@ class AbstractFamily(ABC):
             spans.append((start, end))
             used += count
         return spans
+
+
+def encode_in_calls(
+    family: AbstractFamily,
+    model: PreTrainedModel,
+    images: Sequence[ImageInputs],
+    *,
+    at_once: int,
+) -> Iterator[ImageFeatures]:
+    """Features of each image in turn, `at_once` images in one call of the vision tower.
+
+    What one call gives shares memory: clone what outlives the others.
+    """
+    for start in range(0, len(images), at_once):
+        yield from family.encode(model, images[start : start + at_once])

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, ClassVar, final
 
 import torch
 from PIL import Image
 from transformers import InternVLProcessor, PreTrainedModel, ProcessorMixin
-from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from focus.errors import InvalidValueError
 from focus.models.base import AbstractFamily, ImageBudget, ImageFeatures, ImageInputs, input_device
@@ -78,16 +77,5 @@ class InternVL(AbstractFamily):
     def encode(self, model: PreTrainedModel, images: Sequence[ImageInputs]) -> list[ImageFeatures]:
         pixels = self.model_kwargs(images)["pixel_values"].to(input_device(model))
         outputs = model.get_image_features(pixels, return_dict=True)
-        return self.split_encoder_outputs(
-            {"image": outputs}, [image.num_tokens for image in images]
-        )
-
-    def encoder_outputs(self, features: Sequence[ImageFeatures]) -> dict[str, Any]:
-        stacked = torch.cat([feature.embeddings for feature in features])[None]
-        return {"image": BaseModelOutputWithPooling(pooler_output=stacked)}
-
-    def split_encoder_outputs(
-        self, outputs: Mapping[str, Any], num_tokens: Sequence[int]
-    ) -> list[ImageFeatures]:
-        flat = outputs["image"].pooler_output.flatten(0, 1)  # [tiles, tokens, hidden] -> rows
-        return [ImageFeatures(part) for part in flat.split(list(num_tokens))]
+        flat = outputs.pooler_output.flatten(0, 1)  # [tiles, tokens, hidden] -> rows
+        return [ImageFeatures(part) for part in flat.split([i.num_tokens for i in images])]

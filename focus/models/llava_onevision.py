@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, final
 
 import torch
 from PIL import Image
 from torch import Tensor
 from transformers import LlavaOnevisionProcessor, PreTrainedModel, ProcessorMixin
-from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from focus.errors import InvalidValueError
 from focus.models.base import AbstractFamily, ImageBudget, ImageFeatures, ImageInputs, input_device
@@ -85,18 +84,7 @@ class LlavaOnevision(AbstractFamily):
         pixels = {k: v.to(input_device(model)) for k, v in self.model_kwargs(images).items()}
         pixels["pixel_values"] = pixels["pixel_values"].to(model.dtype)
         outputs = model.get_image_features(**pixels, return_dict=True)
-        return self.split_encoder_outputs(
-            {"image": outputs}, [image.num_tokens for image in images]
-        )
-
-    def encoder_outputs(self, features: Sequence[ImageFeatures]) -> dict[str, Any]:
-        embeddings = [feature.embeddings for feature in features]
-        return {"image": BaseModelOutputWithPooling(pooler_output=embeddings)}
-
-    def split_encoder_outputs(
-        self, outputs: Mapping[str, Any], num_tokens: Sequence[int]
-    ) -> list[ImageFeatures]:
-        return [ImageFeatures(part) for part in outputs["image"].pooler_output]
+        return [ImageFeatures(part) for part in outputs.pooler_output]
 
 
 @final

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any, final
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel, Qwen3VLProcessor
-from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from focus.models.base import ImageFeatures
 from focus.models.qwen_vision import AbstractQwenVision
@@ -21,17 +19,6 @@ class Qwen3VLImageProcessor(Qwen3VLProcessor):
     @classmethod
     def get_attributes(cls) -> list[str]:
         return ["image_processor", "tokenizer"]
-
-
-@dataclass
-class DeepstackOutput(BaseModelOutputWithPooling):
-    """What the vision tower returns; the upstream class is not exported.
-
-    Args:
-        deepstack_features: per injected layer, one ``[tokens, hidden]`` tensor for each image.
-    """
-
-    deepstack_features: list[tuple[torch.Tensor, ...]] | None = None
 
 
 @final
@@ -52,25 +39,13 @@ class Qwen3VL(AbstractQwenVision):
             inputs["visual_pos_masks"] = self._shown(model, input_ids)
         return inputs
 
-    def encoder_outputs(self, features: Sequence[ImageFeatures]) -> dict[str, Any]:
-        # One tuple per injected layer, holding that layer's features of every image.
-        deepstack = [tuple(layer) for layer in zip(*(f.deepstack for f in features), strict=True)]
-        outputs = DeepstackOutput(
-            pooler_output=tuple(feature.embeddings for feature in features),
-            deepstack_features=deepstack,
-        )
-        return {"image": outputs}
-
-    def split_encoder_outputs(
-        self, outputs: Mapping[str, Any], num_tokens: Sequence[int]
-    ) -> list[ImageFeatures]:
-        image = outputs["image"]
+    def _features(self, outputs: Any, num_tokens: Sequence[int]) -> list[ImageFeatures]:
         # Older versions of `transformers` give the features of all images as one tensor.
-        per_layer: list[Sequence[torch.Tensor]] = [
+        per_layer: list[Sequence[Tensor]] = [
             layer.split(list(num_tokens)) if isinstance(layer, Tensor) else layer
-            for layer in image.deepstack_features
+            for layer in outputs.deepstack_features
         ]
         return [
             ImageFeatures(embeddings, tuple(layer[k] for layer in per_layer))
-            for k, embeddings in enumerate(image.pooler_output)
+            for k, embeddings in enumerate(outputs.pooler_output)
         ]

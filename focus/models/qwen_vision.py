@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -10,7 +10,6 @@ import torch
 from PIL import Image
 from torch import Tensor
 from transformers import PreTrainedModel, ProcessorMixin
-from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from focus.errors import InvalidValueError
 from focus.models.base import AbstractFamily, ImageBudget, ImageFeatures, ImageInputs, input_device
@@ -107,15 +106,8 @@ class AbstractQwenVision(AbstractFamily):
     def encode(self, model: PreTrainedModel, images: Sequence[ImageInputs]) -> list[ImageFeatures]:
         pixels = {k: v.to(input_device(model)) for k, v in self.model_kwargs(images).items()}
         outputs = model.get_image_features(**pixels, return_dict=True)
-        return self.split_encoder_outputs(
-            {"image": outputs}, [image.num_tokens for image in images]
-        )
+        return self._features(outputs, [image.num_tokens for image in images])
 
-    def encoder_outputs(self, features: Sequence[ImageFeatures]) -> dict[str, Any]:
-        embeddings = tuple(feature.embeddings for feature in features)
-        return {"image": BaseModelOutputWithPooling(pooler_output=embeddings)}
-
-    def split_encoder_outputs(
-        self, outputs: Mapping[str, Any], num_tokens: Sequence[int]
-    ) -> list[ImageFeatures]:
-        return [ImageFeatures(part) for part in outputs["image"].pooler_output]
+    def _features(self, outputs: Any, num_tokens: Sequence[int]) -> list[ImageFeatures]:
+        """Features of each image, out of those of all."""
+        return [ImageFeatures(part) for part in outputs.pooler_output]
