@@ -2,8 +2,9 @@
 
     python -m experiments.bench num_images=[2,4] repeats=1 [vllm=http://127.0.0.1:8000/v1]
 
-Three parts: one answer at a time, by number of images (random weights at a real shape); many
-questions at once on an embedded model; several questions about one image pair. A fourth where a
+Four parts: one answer at a time, by number of images (random weights at a real shape); its first
+token, by number and size of images and length of text; many questions at once on an embedded model;
+several questions about one image pair. A fourth where a
 vLLM server is named: the many questions, asked of that. Times depend on the machine and are never
 tested; ratios measured side by side are comparable. Beside each time stands what was computed:
 images encoded, tokens through the language model, tokens whose keys and values are kept, and
@@ -16,38 +17,47 @@ from experiments.config import check_command_line
 
 check_command_line("bench", __name__)  # before the seconds that the other imports take
 
+import itertools
 import json
-import statistics
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
-import numpy as np
 import pandas as pd
 import torch
 from omegaconf import DictConfig
-from PIL import Image
 from rich.table import Table
-from torch.utils.flop_counter import FlopCounterMode
-from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
 from analysis.figures import bench_figure, save_figure
+from experiments.benching import (
+    build_model,
+    clock,
+    counted,
+    fresh,
+    make_request,
+    measured,
+    sized_request,
+)
 from experiments.config import entry_point, plain
 from experiments.evaluation import make_console, progress_bars, request_of, set_threads
 from focus.benchmarks.embedded import IndexedQuestion
-from focus.cache import token_bytes
-from focus.decoding import AbstractDecoding, Focus, GenerationSettings, Request, Vanilla
+from focus.decoding import (
+    AbstractDecoding,
+    ComposedFocus,
+    Focus,
+    GenerationSettings,
+    MaskedFocus,
+    Request,
+    Vanilla,
+)
 from focus.engines import LocalEngine, VllmEngine
 from focus.environment import environment
-from focus.models import Checkpoint, ImageBudget, VisionLanguageModel
-from focus.models.tiny import build_tiny
-from focus.randomness import generator
+from focus.models import Checkpoint, VisionLanguageModel
 
 PLAIN = "plain decoding"
+COMPOSED = "composed (ours), noise per run"
 PUBLISHED = "published: N(N+1) encodings, full batch"
 SCHEMES: dict[str, AbstractDecoding] = {
     PLAIN: Vanilla(),
@@ -55,6 +65,17 @@ SCHEMES: dict[str, AbstractDecoding] = {
     "noise per branch, prefixes shared": Focus(sharing="branch"),
     "noise per sample, prefixes shared (default)": Focus(sharing="sample"),
     "noise per run, prefixes shared": Focus(sharing="run"),
+    COMPOSED: ComposedFocus(sharing="run"),
+    "masked (ours), no noise": MaskedFocus(),
+}
+FOUR_PLAIN = "four plain runs"
+#: Of the first token alone, over sizes of images and text.
+PREFILLS = {
+    PLAIN: Vanilla(),
+    "FOCUS": Focus(sharing="run"),
+    "composed": ComposedFocus(sharing="run"),
+    "isolated": ComposedFocus(sharing="run", flow="isolated"),
+    "masked": MaskedFocus(),
 }
 #: Strategies whose throughput is measured, one question at a time and in batches.
 ASKED = {
@@ -66,16 +87,6 @@ ASKED = {
 READ = {"candidates": 1, "text": 4}
 
 
-@dataclass
-class Work:
-    """What was computed: images encoded, tokens run, most tokens kept at once, operations."""
-
-    encoded: int = 0
-    tokens: int = 0
-    kept: int = 0
-    flops: int = 0
-
-
 @entry_point("bench")
 def main(config: DictConfig) -> None:
     """Times everything and prints seconds and ratios."""
@@ -83,11 +94,13 @@ def main(config: DictConfig) -> None:
     set_threads(config.threads)
     console = make_console()
     with progress_bars(console) as progress:
-        total = len(config.num_images) * len(SCHEMES) + 4 * len(ASKED) + 3
+        total = len(config.num_images) * len(SCHEMES) + 4 * len(ASKED) + 5
+        total += len(PREFILLS) * len(sizes(config))
         task = progress.add_task("timing", total=total)
         report = {
             "rows": answer_rows(config, lambda: progress.advance(task)),
             "throughput": throughput_rows(config, lambda: progress.advance(task)),
+            "prefill": prefill_rows(config, lambda: progress.advance(task)),
             "sharing": sharing_rows(config, lambda: progress.advance(task)),
             "server": server_rows(config),
         }
@@ -104,14 +117,19 @@ def main(config: DictConfig) -> None:
 
 def answer_rows(config: DictConfig, advance: Callable[[], None]) -> list[dict[str, Any]]:
     """One answer at a time under every scheme, by number of images."""
-    vlm = build_model(config)
+    built = build_model(config)
     settings = GenerationSettings(max_new_tokens=config.new_tokens)
     rows = []
     for num_images in config.num_images:
-        requests = [make_request(config, num_images, k) for k in range(config.repeats + 1)]
+        requests = [make_request(config, num_images, k) for k in range(config.repeats + 2)]
         for scheme, decoding in SCHEMES.items():
+            vlm = fresh(built)
 
-            def decode(request: Request, decoding: AbstractDecoding = decoding) -> object:
+            def decode(
+                request: Request,
+                decoding: AbstractDecoding = decoding,
+                vlm: VisionLanguageModel = vlm,
+            ) -> object:
                 # Without a lower bound random weights end some answers early.
                 return decoding.decode(vlm, request, settings, min_new_tokens=config.new_tokens)
 
@@ -124,6 +142,45 @@ def answer_rows(config: DictConfig, advance: Callable[[], None]) -> list[dict[st
         row["published_over_this"] = same[PUBLISHED]["seconds"] / row["seconds"]
         row["flops_over_plain"] = row["flops"] / same[PLAIN]["flops"]
     return rows
+
+
+def prefill_rows(config: DictConfig, advance: Callable[[], None]) -> list[dict[str, Any]]:
+    """The first token, by number and size of images and length of text: images encoded, language
+    model run, rows combined. Noise of a run is there from the first question on."""
+    built = build_model(config)
+    settings = GenerationSettings(max_new_tokens=1)
+    rows = []
+    for num_images, tokens, words in sizes(config):
+        requests = [sized_request(config, num_images, k, tokens=tokens, words=words)
+                    for k in range(config.prefill.repeats + 2)]  # fmt: skip
+        line: dict[str, Any] = {"num_images": num_images, "image": tokens, "text": words}
+        for scheme, decoding in PREFILLS.items():
+            vlm = fresh(built)
+
+            def decode(
+                request: Request,
+                decoding: AbstractDecoding = decoding,
+                vlm: VisionLanguageModel = vlm,
+            ) -> object:
+                return decoding.decode(vlm, request, settings)
+
+            line[scheme] = measured(vlm, decode, requests)
+            advance()
+        for scheme in PREFILLS:
+            found, base = line[scheme], line[PLAIN]
+            rows.append({**{key: line[key] for key in ("num_images", "image", "text")},
+                         "scheme": scheme, **found,
+                         "over_plain": found["seconds"] / base["seconds"],
+                         "flops_over_plain": found["flops"] / base["flops"],
+                         "kept_over_plain": found["kept"] / base["kept"]})  # fmt: skip
+    return rows
+
+
+def sizes(config: DictConfig) -> list[tuple[int, int, int]]:
+    """Number of images, tokens of each and words; without what is too large in all."""
+    chosen = itertools.product(config.prefill.num_images, config.prefill.tokens,
+                               config.prefill.words)  # fmt: skip
+    return [each for each in chosen if each[0] * each[1] <= config.prefill.most_tokens]
 
 
 def throughput_rows(config: DictConfig, advance: Callable[[], None]) -> list[dict[str, Any]]:
@@ -215,7 +272,7 @@ def operations_per_question(
 def sharing_rows(config: DictConfig, advance: Callable[[], None]) -> list[dict[str, Any]]:
     """Four questions about one image pair, as a Winoground pair asks them: candidates."""
     vlm = build_model(config)
-    pairs = [make_request(config, 2, k) for k in range(config.repeats + 1)]
+    pairs = [make_request(config, 2, k) for k in range(config.repeats + 2)]
     settings = GenerationSettings(max_new_tokens=1)
 
     def questions(request: Request) -> list[Request]:
@@ -229,7 +286,15 @@ def sharing_rows(config: DictConfig, advance: Callable[[], None]) -> list[dict[s
             Focus().decode(fresh(vlm), q, settings) for q in questions(r)
         ],
         "together": lambda r: Focus().decode_many(LocalEngine(fresh(vlm)), questions(r), settings),
+        FOUR_PLAIN: lambda r: [Vanilla().decode(fresh(vlm), q, settings) for q in questions(r)],
+        "four plain runs, images isolated and kept": lambda r: kept_images(
+            fresh(vlm), questions(r)
+        ),
     }
+
+    def kept_images(vlm: VisionLanguageModel, asked: list[Request]) -> object:
+        return Vanilla(flow="isolated").decode_many(LocalEngine(vlm, batch=1), asked, settings)
+
     rows = []
     for scheme, answer in ways.items():
         rows.append({"scheme": scheme} | measured(vlm, answer, pairs))
@@ -237,83 +302,31 @@ def sharing_rows(config: DictConfig, advance: Callable[[], None]) -> list[dict[s
     for row in rows:
         row["faster"] = rows[0]["seconds"] / row["seconds"]
         row["flops_ratio"] = rows[0]["flops"] / row["flops"]
+    plain = next(row for row in rows if row["scheme"] == FOUR_PLAIN)
+    for row in rows:
+        row["over_plain"] = row["seconds"] / plain["seconds"]
     return rows
-
-
-def fresh(vlm: VisionLanguageModel) -> VisionLanguageModel:
-    """The same model without anything it has processed before."""
-    empty = {name: type(getattr(vlm, name)) for name in ("seen", "noise_cache")}
-    return replace(vlm, seen=empty["seen"](2**28, getsizeof=lambda entry: entry.nbytes),
-                   noise_cache=empty["noise_cache"](64))  # fmt: skip
-
-
-def measured(
-    vlm: VisionLanguageModel, answer: Callable[[Request], object], requests: Sequence[Request]
-) -> dict[str, Any]:
-    """Median seconds over the requests after the first, which warms up and is counted."""
-    with counted(vlm) as work:
-        answer(requests[0])
-    seconds = statistics.median(clock(lambda: answer(r)) for r in requests[1:])  # noqa: B023
-    peak = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else None
-    return {
-        "seconds": seconds,
-        **{name: getattr(work, name) for name in ("encoded", "tokens", "kept", "flops")},
-        "peak_bytes": peak,
-    }
-
-
-@contextmanager
-def counted(vlm: VisionLanguageModel) -> Iterator[Work]:
-    """Counts what a model does, by hooks that are gone afterwards."""
-    work = Work()
-    token = token_bytes(vlm.model)
-
-    def ran(_: Any, args: Any, kwargs: Any, output: Any) -> None:
-        rows, length = kwargs["inputs_embeds"].shape[:2] if kwargs.get("inputs_embeds") \
-            is not None else kwargs["input_ids"].shape  # fmt: skip
-        work.tokens += rows * length
-        layer = kwargs["past_key_values"].layers[0]
-        held = getattr(layer, "num_bytes", None)
-        held = layer.keys.nbytes + layer.values.nbytes if held is None else held
-        work.kept = max(work.kept, held // token)
-
-    def encoded(_: Any, args: Any, kwargs: Any) -> None:
-        work.encoded += len(kwargs.get("grid_thw", args[1] if len(args) > 1 else ()))
-
-    handles = [
-        vlm.model.get_decoder().register_forward_hook(ran, with_kwargs=True),
-        vlm.model.model.visual.register_forward_pre_hook(encoded, with_kwargs=True),
-    ]
-    if torch.cuda.is_available():
-        torch.cuda.reset_peak_memory_stats()
-    try:
-        with FlopCounterMode(display=False) as flops:
-            yield work
-        work.flops = flops.get_total_flops()
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-def clock(run: Callable[[], object]) -> float:
-    """Seconds that something takes, the work of a GPU included."""
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-    started = time.perf_counter()
-    run()
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-    return time.perf_counter() - started
 
 
 TITLES = {
     "rows": "One answer at a time (medians; ratios within this run)",
+    "prefill": "The first token, noise per run (medians; ratios within this run)",
     "throughput": "Many questions on an embedded model (questions per second)",
     "sharing": "Four questions about one image pair (candidates)",
     "server": "The many questions asked of a vLLM server",
 }
 #: Columns of the terminal's tables that need no digits behind the point.
-WHOLE = ("num_images", "encoded", "tokens", "kept", "requests", "prompt_tokens", "cached_tokens")
+WHOLE = (
+    "num_images",
+    "image",
+    "text",
+    "encoded",
+    "tokens",
+    "kept",
+    "requests",
+    "prompt_tokens",
+    "cached_tokens",
+)
 
 
 def table(rows: Sequence[dict[str, Any]], title: str) -> Table:
@@ -327,54 +340,6 @@ def table(rows: Sequence[dict[str, Any]], title: str) -> Table:
         shown.add_row(*(str(v) if k in WHOLE or isinstance(v, str) else f"{v:.2f}"
                         for k, v in row.items()))  # fmt: skip
     return shown
-
-
-def build_model(config: DictConfig) -> VisionLanguageModel:
-    """A Qwen2.5-VL of the configured size with random weights, and the tiny model's processor."""
-    tiny = build_tiny("qwen2_5_vl", seed=config.seed)
-    settings = tiny.model.config.to_dict()
-    heads = config.hidden // 64
-    settings["text_config"] |= {
-        "hidden_size": config.hidden,
-        "intermediate_size": 3 * config.hidden,
-        "num_hidden_layers": config.layers,
-        "layer_types": None,
-        "num_attention_heads": heads,
-        "num_key_value_heads": max(1, heads // 4),
-        "rope_parameters": {
-            "rope_type": "default",
-            "mrope_section": [8, 12, 12],
-            "rope_theta": 10_000.0,
-        },
-        "max_position_embeddings": 32_768,
-        "initializer_range": 0.02,
-    }
-    settings["vision_config"] |= {
-        "hidden_size": config.vision_hidden,
-        "intermediate_size": 3 * config.vision_hidden,
-        "depth": config.vision_layers,
-        "fullatt_block_indexes": [config.vision_layers - 1],
-        "out_hidden_size": config.hidden,
-    }
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.seed)
-        model = Qwen2_5_VLForConditionalGeneration(Qwen2_5_VLConfig(**settings)).eval()
-    model.generation_config = tiny.model.generation_config
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    tiny.family.set_budget(tiny.processor, ImageBudget(max_pixels=config.image_size**2))
-    return VisionLanguageModel(model.to(device), tiny.processor, tiny.family, "bench")
-
-
-def make_request(config: DictConfig, num_images: int, index: int) -> Request:
-    """A prompt with random images and some text between and behind them."""
-    random = generator(config.seed, "bench", num_images, index)
-    shape = (config.image_size, config.image_size, 3)
-    images = tuple(
-        Image.fromarray(random.integers(0, 256, shape, dtype=np.uint8)) for _ in range(num_images)
-    )
-    text = "which image shows the red circle in the second " * 5
-    question = " ".join(["image : <image>"] * num_images) + f" {text} ?"
-    return Request(images, question, sample_id=f"bench-{num_images}-{index}")
 
 
 if __name__ == "__main__":
