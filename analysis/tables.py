@@ -368,6 +368,17 @@ def bench_markdown(rows: Sequence[Mapping[str, Any]]) -> str:
     return frame.to_markdown(index=False, disable_numparse=True)
 
 
+def prefill_markdown(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Cost of the first token over plain decoding's, measured and (by operations), as a table."""
+    frame = pd.DataFrame(rows)
+    frame["cost"] = [f"{row['over_plain']:.2f} ({row['flops_over_plain']:.2f})" for row in rows]
+    names = {"num_images": "N", "image": "tokens per image", "text": "words"}
+    schemes = [name for name in dict.fromkeys(frame["scheme"]) if name != "plain decoding"]
+    table = frame.pivot_table(index=list(names), columns="scheme", values="cost", aggfunc="first")
+    table = table[schemes].reset_index().rename(columns=names)
+    return table.to_markdown(index=False, disable_numparse=True)
+
+
 def _cells(
     rows: Sequence[Mapping[str, Any]],
 ) -> tuple[dict[tuple[str, ...], dict[str, Mapping[str, Any]]], dict[str, str]]:

@@ -1,4 +1,4 @@
-"""Renews the README's tables and the demo's figures from committed records.
+"""Renews the tables of README and docs and the demo's figures from committed records.
 
     python -m experiments.report           (make report)
 
@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import functools
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 import pandas as pd
@@ -18,23 +20,24 @@ from analysis import ablations
 from analysis.figures import behaviour_figure, contrast_weight_figure, save_figure
 from analysis.findings import headline_table
 from analysis.leakage import row_behaviour
-from analysis.tables import bench_markdown, paired_markdown, summarise
+from analysis.tables import bench_markdown, paired_markdown, prefill_markdown, summarise
 from experiments import ablation_report
 from focus.records import Record, read_records
 
 ROOT = Path(__file__).resolve().parent.parent
 DEMO = ROOT / "docs" / "demo"
 RECORDS = DEMO / "records.jsonl.gz"
+PAGES = (ROOT / "README.md", *(ROOT / "docs" / name for name in ("ablations.md", "costs.md")))
 BENCH = ROOT / "docs" / "bench" / "bench.json"
 ABLATIONS, WEIGHTS = ROOT / "docs" / "ablations", ROOT / "focus" / "zoo" / "weights"
 RULES = "domains"  # the ablation with every rule of the README's table
 
 
 def main() -> None:
-    """Writes docs/demo/*.png and the tables between the README's markers."""
+    """Writes docs/demo/*.png and the tables between the markers of every page."""
     mpl.use("Agg")
-    readme = ROOT / "README.md"
-    readme.write_text(with_tables(readme.read_text(encoding="utf-8")), encoding="utf-8")
+    for page in PAGES:
+        page.write_text(with_tables(page.read_text(encoding="utf-8")), encoding="utf-8")
     save_figure(behaviour_figure(row_behaviour(demo_records())), DEMO / "rows.png")
     sweep = pd.read_csv(DEMO / "contrast_weight_dev.csv")
     save_figure(contrast_weight_figure(sweep), DEMO / "contrast_weight.png")
@@ -60,15 +63,25 @@ def ablation_records() -> tuple[list[Record], dict[str, str]]:
     return records, ablation_report.model_kinds(WEIGHTS, names)
 
 
+def bench() -> dict[str, Any]:
+    """The committed record of what things cost."""
+    record: dict[str, Any] = json.loads(BENCH.read_text(encoding="utf-8"))
+    return record
+
+
 def with_tables(text: str) -> str:
     """`text` with the tables of the committed records between their markers."""
-    bench = bench_markdown(json.loads(BENCH.read_text(encoding="utf-8"))["rows"])
-    rules = headline_table(*ablation_records())
-    tables = {"demo table": demo_table(), "rules table": rules, "bench table": bench}
+    tables: dict[str, Callable[[], str]] = {
+        "demo table": demo_table,
+        "rules table": lambda: headline_table(*ablation_records()),
+        "bench table": lambda: bench_markdown(bench()["rows"]),
+        "prefill table": lambda: prefill_markdown(bench()["prefill"]),
+    }
     for name, table in tables.items():
         start, end = f"<!-- {name} -->", f"<!-- end of {name} -->"
-        before, _, rest = text.partition(start)
-        text = f"{before}{start}\n{table}\n{end}{rest.partition(end)[2]}"
+        if start in text:
+            before, _, rest = text.partition(start)
+            text = f"{before}{start}\n{table()}\n{end}{rest.partition(end)[2]}"
     return text
 
 

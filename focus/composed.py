@@ -324,9 +324,9 @@ def _lead(prompt: Prompt) -> bytes:
     return prompt.input_ids[0, : prompt.spans[0][0]].cpu().numpy().tobytes()
 
 
-def _place(prompt: Prompt) -> bytes:
-    start = prompt.spans[0][0]
-    return prompt.position_ids[..., start:].cpu().numpy().tobytes()
+def _place(prompt: Prompt) -> tuple[int, ...]:
+    """Position of the first image token, along each axis."""
+    return tuple(prompt.position_ids[..., prompt.spans[0][0]].flatten().tolist())
 
 
 def _left_by(run: Run, layers: Iterable[tuple[Tensor, Tensor]]) -> RunStates:
