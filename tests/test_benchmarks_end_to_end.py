@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import json
 import sys
 from collections.abc import Callable
@@ -35,7 +34,6 @@ def call(command: Callable[[], None], *overrides: str, folder: Path) -> None:
     arguments = [*overrides, *QUIET, f"hydra.run.dir={folder}/hydra"]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", ["command", *arguments])
-        patch.setattr(gc, "collect", lambda *_: 0)  # statsmodels calls it: slow in a full process
         try:
             command()
         finally:
