@@ -62,8 +62,8 @@ OFF: dict[str, list[AbstractDecoding]] = {
     "masked_focus": [MaskedFocus(alpha=0, aggregation="mean", layers=[])],
 }
 
-#: Strategies that pool several clean rows when they are off: plain decoding up to rounding.
-POOLING = {"focus", "routed_focus"}
+#: Strategies that are plain decoding to the last bit, and at its cost, when they are off.
+EXACT = {"vcd", "sofa", "delimiter_scaling", "block_attention"}
 #: Where an answer is interrupted.
 PLACES = ("processor", "criterion", "prefill", "step")
 
@@ -193,21 +193,19 @@ class TestEveryStrategy:
             assert unchanged == (name == "vanilla")
 
     def test_off_is_plain_decoding(self, own, requests, plain, words_only, name):
-        """Bit for bit and at its cost where a strategy has no rows of its own then."""
         for request, other in zip(requests, plain, strict=True):
             request = dataclasses.replace(request, targets=range(len(request.images)))
             for off in OFF[name]:
                 assert off.name == name
                 one = off.decode(own, request, SHORT, keep_logits="all", **words_only)
                 assert one.token_ids == other.token_ids
-                exact = name not in POOLING
-                if exact:
+                if name in EXACT:
                     assert (one.num_rows, one.num_encoded) == (1, len(request.images))
                 torch.testing.assert_close(
                     torch.stack(one.combined_logits),
                     torch.stack(other.combined_logits),
                     rtol=0,
-                    atol=0 if exact else 1e-4,
+                    atol=0 if name in EXACT else 1e-4,
                 )
 
     def test_leaves_the_model_as_found_when_interrupted(
