@@ -33,8 +33,8 @@ env: $(INSTALLED) ## Build .venv with the locked set (uv if installed, else pip)
 demo: $(INSTALLED) ## Plain decoding and FOCUS on the embedded models, no download (MODELS=all: every one; QUICK=1: a few questions)
 	$(VENV_PYTHON) -m experiments.demo $(if $(MODELS),lineup=$(MODELS)) $(if $(QUICK),limit=8) $(ARGS)
 
-test: $(INSTALLED) ## Default tests, on CPU and offline (ARGS="-k noise" selects)
-	$(VENV_PYTHON) -m pytest $(ARGS)
+test: $(INSTALLED) ## Default tests, on CPU and offline, a process per core (ARGS="-k noise" selects, "-n 0": in one process)
+	$(VENV_PYTHON) -m pytest -n auto --maxprocesses 4 --dist worksteal $(ARGS)
 
 test-slow: $(INSTALLED) ## Tests that take minutes
 	$(VENV_PYTHON) -m pytest -m slow $(ARGS)

@@ -12,6 +12,7 @@ import io
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -96,7 +97,7 @@ def unit_values(
     """
     known, clusters = questions["questions"], questions["clusters"]
     if metric != IMAGE_SCORE:
-        return values_of(line, metric), [f"{known}/{label}" for label in clusters]
+        return values_of(line, metric), _labels(known, tuple(clusters))
     if line["kind"] != "matching":
         raise InvalidValueError("metric", metric, f"accuracy, for questions of kind {line['kind']}")
     pairs: dict[Any, float] = {}
@@ -104,7 +105,13 @@ def unit_values(
     for value, group, cluster in zip(values_of(line), questions["groups"], clusters, strict=True):
         pairs[group] = pairs.get(group, 1.0) * float(value)
         cluster_of[group] = cluster
-    return np.array(list(pairs.values())), [f"{known}/{label}" for label in cluster_of.values()]
+    return np.array(list(pairs.values())), _labels(known, tuple(cluster_of.values()))
+
+
+@lru_cache(maxsize=10_000)
+def _labels(known: str, clusters: tuple[Any, ...]) -> list[str]:
+    """Labels of clusters that no other questions have; made once for all lines about them."""
+    return [f"{known}/{label}" for label in clusters]
 
 
 def metric_of(line: Mapping[str, Any], metric: str) -> str:

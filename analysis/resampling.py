@@ -9,6 +9,7 @@ together.
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
+from functools import lru_cache
 
 import numpy as np
 import pandas as pd
@@ -55,13 +56,29 @@ def mean_interval(
         return mean - (mean - low) * unseen, mean + (high - mean) * unseen
     # Rounded, so that sums that differ in their last bit count as one kind of unit.
     kinds, counts = np.unique(np.stack([sums.round(9), sizes]), axis=1, return_counts=True)
+    return _interval(tuple(kinds[0]), tuple(kinds[1]), tuple(counts.tolist()), level, seed)
+
+
+@lru_cache(maxsize=100_000)
+def _interval(
+    sums: tuple[float, ...], sizes: tuple[float, ...], counts: tuple[int, ...], level: float,
+    seed: int,
+) -> tuple[float, float]:  # fmt: skip
+    """Interval of the mean of units of a few kinds; most of thousands of cells are alike in these.
+
+    Args:
+        sums, sizes: of each kind of unit.
+        counts: units of each kind.
+        level, seed: see `mean_interval`.
+    """
     draws = generator(seed, "multinomial bootstrap").multinomial(
-        len(sums),
-        counts / len(sums),
+        sum(counts),
+        np.array(counts) / sum(counts),
         size=min(RESAMPLES, max(1000, MOST_COUNTS // len(counts))),
     )
     tail = (1 - level) / 2
-    low, high = np.quantile((draws @ kinds[0]) / (draws @ kinds[1]), [tail, 1 - tail])
+    means = (draws @ np.array(sums)) / (draws @ np.array(sizes))
+    low, high = np.quantile(means, [tail, 1 - tail])
     return float(low), float(high)
 
 
@@ -84,13 +101,20 @@ def sign_flip(values: np.ndarray, clusters: Sequence[Hashable] | None = None) ->
     sizes = np.abs(sums).round().astype(int)
     if not np.allclose(np.abs(sums), sizes, atol=1e-9):
         return None
-    distribution = np.ones(1)  # of the sum of the flipped signs, from -sizes.sum() in steps of 1
-    for size, count in zip(*np.unique(sizes[sizes > 0], return_counts=True), strict=True):
+    kinds, counts = np.unique(sizes[sizes > 0], return_counts=True)
+    return _flipped(tuple(kinds.tolist()), tuple(counts.tolist()), abs(round(float(sums.sum()))))
+
+
+@lru_cache(maxsize=100_000)
+def _flipped(sizes: tuple[int, ...], counts: tuple[int, ...], total: int) -> float:
+    """Probability that flipped signs lead at least as far from zero as `total`."""
+    distribution = np.ones(1)  # of the sum of the flipped signs, from the least in steps of 1
+    for size, count in zip(sizes, counts, strict=True):
         part = np.zeros(2 * size * count + 1)
         part[:: 2 * size] = scipy.stats.binom.pmf(np.arange(count + 1), count, 0.5)
         distribution = np.convolve(distribution, part)
-    distance = np.abs(np.arange(len(distribution)) - sizes.sum())
-    return min(1.0, float(distribution[distance >= abs(round(float(sums.sum())))].sum()))
+    distance = np.abs(np.arange(len(distribution)) - len(distribution) // 2)
+    return min(1.0, float(distribution[distance >= total].sum()))
 
 
 def t_test(values: np.ndarray, clusters: Sequence[Hashable] | None = None) -> float:

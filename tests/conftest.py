@@ -1,10 +1,15 @@
-"""Tiny random models and seeded images, shared by the tests; no network, one thread."""
+"""Tiny random models and seeded images, shared by the tests; no network, one thread.
+
+Tests may run in several processes at once (`make test`), so each computes with one thread and what
+it shares with others on disk is its own `tmp_path`.
+"""
 
 from __future__ import annotations
 
 import os
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # read once, when huggingface_hub is imported
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # of commands in processes of their own, too
 
 import logging
 from collections.abc import Callable, Iterator

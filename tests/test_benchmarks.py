@@ -60,18 +60,17 @@ def facts(example) -> tuple:
             example.group, example.category, dict(example.metadata), example.system)  # fmt: skip
 
 
-@pytest.mark.parametrize("protocol", PROTOCOLS)
 @pytest.mark.parametrize("name", NAMES)
-def test_hub_and_every_local_form_serve_the_same_examples(name, protocol, hub, tmp_path):
+def test_hub_and_every_local_form_serve_the_same_examples(name, hub, tmp_path):
     fixture = FIXTURES[name]
-    served = [facts(e) for e in fixture.cls(part="all", protocol=protocol)]
+    served = [facts(e) for e in fixture.cls(part="all")]
     assert len(served) == fixture.cls.questions_per_row * sum(
         len(fixture.rows(config)) for config in fixture.configs
     )
     forms = ["parquet", "arrow", "jsonl"] + (["disk"] if len(fixture.configs) == 1 else [])
     for form in forms:
         folder = fixture.saved(tmp_path / form, form)
-        local = fixture.cls(part="all", protocol=protocol, path=str(folder))
+        local = fixture.cls(part="all", path=str(folder))
         assert [facts(e) for e in local] == served, form
 
 

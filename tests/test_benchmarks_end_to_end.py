@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import gc
 import json
 import sys
 from collections.abc import Callable
+from itertools import cycle
 from pathlib import Path
 
 import datasets
@@ -14,14 +14,18 @@ from fixtures_benchmarks import FIXTURES, picture
 from hydra.core.global_hydra import GlobalHydra
 
 from experiments.evaluate import main
+from focus.benchmarks.embedded import KINDS
 from focus.benchmarks.longbench_tasks import TASKS
 from focus.benchmarks.registry import BENCHMARKS, EMBEDDED, parsers_of
 from focus.scoring import Reference
+from focus.zoo.worlds import WORLDS
 
 datasets.disable_progress_bars()
 
 QUIET = ("hydra/job_logging=disabled", "hydra/hydra_logging=disabled")
-CASES = [(name, "") for name in EMBEDDED] + [
+#: Every kind of embedded question in a world, and every world; the rest differ in pixels alone.
+IN_TURN = [f"{world}_{kind}" for world, kind in zip(cycle(WORLDS), KINDS, strict=False)]
+CASES = [(name, "") for name in IN_TURN] + [
     (name, protocol)
     for name in BENCHMARKS
     if name not in EMBEDDED
@@ -35,7 +39,6 @@ def call(command: Callable[[], None], *overrides: str, folder: Path) -> None:
     arguments = [*overrides, *QUIET, f"hydra.run.dir={folder}/hydra"]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", ["command", *arguments])
-        patch.setattr(gc, "collect", lambda *_: 0)  # statsmodels calls it: slow in a full process
         try:
             command()
         finally:

@@ -1,10 +1,12 @@
 """Every configuration composes and instantiates; what does not exist is named with what does."""
 
 import pytest
+from hydra.utils import get_object
 from omegaconf import OmegaConf
 
 from experiments.config import CONF, build, build_settings, compose_config, explain_overrides
 from focus.aggregation import AGGREGATIONS
+from focus.benchmarks.registry import EMBEDDED
 from focus.decoding import STRATEGIES
 from focus.errors import InvalidValueError, UnknownNameError
 from focus.noise import NOISE_TYPES
@@ -19,15 +21,31 @@ def options(group: str) -> list[str]:
     return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
 
 
-@pytest.mark.parametrize(
-    ("group", "option"), [(group, option) for group in GROUPS for option in options(group)]
-)
-def test_every_option_composes_and_instantiates(group, option):
-    config = compose_config("config", [f"{group}={option}"])
-    node = OmegaConf.select(config, group.replace("/", "."))
-    built = build_settings(node, 16) if group == "settings" else build(node)
-    if group == "decoding":
-        assert built.name in STRATEGIES
+def together() -> list[dict[str, str]]:
+    """Every option of every group in as few compositions as there are options of the largest.
+
+    Embedded benchmarks are built in test_embedded_examples.py.
+    """
+    found = {group: options(group) for group in GROUPS}
+    found["benchmark"] = sorted(set(found["benchmark"]) - set(EMBEDDED))
+    inside = [group for group in GROUPS if "/" in group]  # of the strategy that has them
+    parts = [[g for g in GROUPS if g not in inside], inside]
+    return [
+        {group: found[group][k % len(found[group])] for group in part}
+        for part in parts
+        for k in range(max(len(found[group]) for group in part))
+    ]
+
+
+@pytest.mark.parametrize("chosen", together(), ids=lambda chosen: "-".join(chosen.values()))
+def test_every_option_composes_and_instantiates(chosen):
+    config = compose_config("config", [f"{group}={option}" for group, option in chosen.items()])
+    for group, option in chosen.items():
+        node = OmegaConf.select(config, group.replace("/", "."))
+        built = build_settings(node, 16) if group == "settings" else build(node)
+        if group in ("decoding", "decoding/noise"):
+            known = STRATEGIES if group == "decoding" else NOISE_TYPES
+            assert built.name in known, option
 
 
 @pytest.mark.parametrize("experiment", options("experiment"))
@@ -52,12 +70,13 @@ def test_experiments_beat_the_defaults_and_the_command_line_beats_experiments():
 
 
 def test_every_noise_type_aggregation_and_strategy_has_a_file():
-    names = {build(compose_config("config", [f"decoding/noise={o}"]).decoding.noise).name
-             for o in options("decoding/noise")}  # fmt: skip
-    assert names == set(NOISE_TYPES)
+    def names(group: str) -> set[str]:
+        return {OmegaConf.load(CONF / group / f"{option}.yaml").name for option in options(group)}
+
+    assert names("decoding/noise") == set(NOISE_TYPES)
     assert set(options("decoding/aggregation")) == set(AGGREGATIONS)
-    assert {build(compose_config("config", [f"decoding={o}"]).decoding).name
-            for o in options("decoding")} == set(STRATEGIES)  # fmt: skip
+    targets = [OmegaConf.load(CONF / "decoding" / f"{o}.yaml") for o in options("decoding")]
+    assert {get_object(node._target_).name for node in targets} == set(STRATEGIES)
 
 
 def test_nested_choices_reach_the_strategy():
@@ -109,7 +128,7 @@ def test_refused_values_keep_their_own_error():
 
 def test_model_files_of_real_checkpoints_are_pinned():
     for option in options("model"):
-        config = compose_config("config", [f"model={option}"]).model
+        config = OmegaConf.load(CONF / "model" / f"{option}.yaml")
         source = config.get("source", "")
         if source and not source.startswith("embedded:"):
             assert config.dtype == "bfloat16", option

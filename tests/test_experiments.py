@@ -3,12 +3,11 @@
 import dataclasses
 import json
 import math
-import subprocess
-import sys
 from pathlib import Path
 
 import pandas as pd
 import pytest
+from commands import run
 
 import focus
 from experiments import demo
@@ -23,11 +22,6 @@ from focus.models import embedded_names
 
 ROOT = Path(__file__).resolve().parent.parent
 TINY = ["model=tiny_internvl", "settings.max_new_tokens=2"]
-
-
-def run(module: str, *arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", module, *arguments]
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=300)
 
 
 @pytest.fixture(scope="module")

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
+import os
 import re
 import signal
 import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -44,23 +47,36 @@ def without_times(path: Path) -> bytes:
     return re.sub(rb'"seconds": [0-9.e-]+', b'"seconds": 0', path.read_bytes())
 
 
-def kill_after(count: int, arguments: list[str], results: Path) -> None:
-    """Starts a run and kills it, with no chance to clean up, once it has written `count` lines."""
-    process = subprocess.Popen(
-        arguments, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+def kill_after(count: int, overrides: tuple[str, ...], results: Path) -> None:
+    """Starts a run and kills it, with no chance to clean up, once it has written `count` lines.
+
+    A process that is forked from this one: everything is imported there.
+    """
+    settings = (*COMMON, *overrides, f"results={results}")
+    process = multiprocessing.get_context("fork").Process(
+        target=silently, args=(call, main, *settings), kwargs={"folder": results}
     )
+    process.start()
     try:
         deadline = time.monotonic() + 120
         while not any(
             path.read_bytes().count(b"\n") >= count
             for path in results.glob("scenes_*/records.jsonl")
         ):
-            assert process.poll() is None, "the run ended before it could be killed"
+            assert process.is_alive(), "the run ended before it could be killed"
             assert time.monotonic() < deadline
             time.sleep(0.002)
     finally:
         process.kill()
-    assert process.wait() == -signal.SIGKILL
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+
+
+def silently(function: Callable[..., None], *args: object, **kwargs: object) -> None:
+    with open(os.devnull, "w") as nowhere:
+        for stream in (1, 2):
+            os.dup2(nowhere.fileno(), stream)
+        function(*args, **kwargs)
 
 
 @pytest.mark.parametrize("name", RUNS)
@@ -71,8 +87,7 @@ def test_kill_restart_and_finish(tmp_path, name):
     expected = without_times(records_of(straight))
     assert expected.count(b"\n") == total
 
-    arguments = command(overrides, killed)
-    kill_after(total // 3, arguments, killed)
+    kill_after(total // 3, overrides, killed)
     path = records_of(killed)
     left = path.read_bytes()
     whole = left[: left.rfind(b"\n") + 1]
@@ -81,7 +96,9 @@ def test_kill_restart_and_finish(tmp_path, name):
     assert not (path.parent / "summary.json").exists()
 
     if name == "scenes_matching":  # in a process of its own, as a user would
-        finished = subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True, timeout=120)
+        finished = subprocess.run(
+            command(overrides, killed), cwd=ROOT, capture_output=True, text=True, timeout=300
+        )
         assert finished.returncode == 0, finished.stderr
     else:
         call(main, *COMMON, *overrides, f"results={killed}", folder=killed)

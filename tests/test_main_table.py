@@ -1,14 +1,12 @@
 """The paper's comparison: the grid, cells that cannot be run, and the table of what there is."""
 
 import json
-import os
-import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 
 import pandas as pd
 import pytest
+from commands import run
 from fixtures_benchmarks import FIXTURES
 from omegaconf import OmegaConf
 
@@ -28,16 +26,12 @@ def ran(tmp_path_factory):
     """A grid of two models, one of them not here, and of two copies of the data, one not here."""
     folder = tmp_path_factory.mktemp("grid")
     data = FIXTURES["winoground"].saved(folder / "data", "parquet")
-    command = [
-        *(sys.executable, "-m", "experiments.evaluate", "experiment=main_table"),
+    done = run(
+        *("experiments.evaluate", "experiment=main_table"),
         *("model=internvl3_2b,tiny_internvl", "benchmark=winoground"),
         f"benchmark.path={folder}/nowhere,{data}",
         *("benchmark.protocol=official", "settings.max_new_tokens=2", "limit=40", "threads=1"),
         *(f"results={folder}/results", f"hydra.sweep.dir={folder}/hydra"),
-    ]
-    offline = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": f"{folder}/cache"}
-    done = subprocess.run(
-        command, cwd=ROOT, env=offline, capture_output=True, text=True, timeout=300
     )
     return done, folder / "results"
 

@@ -1,6 +1,5 @@
 """Every command and example of the README works as written."""
 
-import os
 import re
 import shlex
 import subprocess
@@ -8,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from commands import run
 
 from experiments.config import compose_config
 from experiments.report import with_tables
@@ -25,9 +25,9 @@ HUB = [line for line in COMMANDS if "qwen2_5_vl_7b" in line]
 RUNNABLE = [line for line in COMMANDS if line.startswith("python ") and line not in HUB]
 
 
-def run(command: list[str], **environment: str) -> subprocess.CompletedProcess[str]:
-    env = {**os.environ, "HF_HUB_OFFLINE": "1", "WANDB_MODE": "offline", **environment}
-    return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=600)
+@pytest.fixture(autouse=True)
+def from_the_root(monkeypatch):
+    monkeypatch.chdir(ROOT)
 
 
 def test_the_readme_has_commands_and_examples():
@@ -37,11 +37,17 @@ def test_the_readme_has_commands_and_examples():
     assert len(blocks("python")) == 3
 
 
-@pytest.mark.parametrize("example", blocks("python"))
-def test_examples_run_in_a_fresh_interpreter(example):
-    finished = run([sys.executable, "-c", example])
+def test_examples_run_in_a_fresh_interpreter():
+    """One after the other, each with names of its own."""
+    code = "import sys\nfor example in sys.argv[1:]: exec(example, {}); print('-- end of example')"
+    finished = subprocess.run(
+        [sys.executable, "-c", code, *blocks("python")], capture_output=True, text=True, timeout=600
+    )
     assert finished.returncode == 0, finished.stderr
-    assert finished.stdout.strip()
+    *shown, rest = finished.stdout.split("-- end of example\n")
+    assert len(shown) == len(blocks("python"))
+    assert all(text.strip() for text in shown)
+    assert not rest
 
 
 @pytest.mark.parametrize("command", RUNNABLE)
@@ -57,14 +63,16 @@ def test_commands_run_on_a_few_questions(command, tmp_path):
             if "--multirun" in arguments
             else f"hydra.run.dir={tmp_path}"
         )
-    finished = run([sys.executable, *arguments], WANDB_DIR=str(tmp_path))
+    dash_m, module, *arguments = arguments
+    assert dash_m == "-m"
+    finished = run(module, *arguments, WANDB_MODE="offline", WANDB_DIR=str(tmp_path))
     assert finished.returncode == 0, finished.stderr
     if "--cfg" not in arguments:
         assert list(tmp_path.glob("*/doctor.json" if doctor else "*/records.jsonl"))
 
 
 def test_a_hub_model_that_cannot_be_had_says_what_to_do():
-    finished = run([sys.executable, *shlex.split(HUB[0])[1:]])
+    finished = run(*shlex.split(HUB[0])[2:])
     assert finished.returncode == 2
     assert "Qwen/Qwen2.5-VL-7B-Instruct" in finished.stderr
     assert "hf download" in finished.stderr

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import datasets
 import pytest
+from commands import run
 from fixtures_benchmarks import FIXTURES
 from test_benchmarks_end_to_end import call
 
@@ -135,11 +134,7 @@ def test_the_command_on_a_real_log(tmp_path):
     )
     (cell,) = tmp_path.glob("scenes_indexed-*")
     before = (cell / "records.jsonl").read_bytes()
-    command = [sys.executable, "-m", "experiments.rescore", f"folder={cell}"]
-    finished = subprocess.run(
-        [*command, f"hydra.run.dir={tmp_path}/hydra"],
-        cwd=ROOT, capture_output=True, text=True, timeout=120,
-    )  # fmt: skip
+    finished = run("experiments.rescore", f"folder={cell}", f"hydra.run.dir={tmp_path}/hydra")
     assert finished.returncode == 0, finished.stderr
     assert "parser: words" in finished.stdout
     assert (cell / "records.jsonl").read_bytes() == before

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
-import subprocess
-import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -130,31 +130,29 @@ def test_a_grid_of_experiments_is_run_by_their_own_command(value):
     assert explain_experiment("ablate", ["experiment=glob(ablation_*)"]) is None
 
 
-def test_processes_at_once_write_every_record_once_and_in_order(tmp_path):
+def test_processes_at_once_write_every_record_once_and_in_order(tmp_path, monkeypatch):
     """Four shards, one of them begun twice: three succeed, one of the two is refused."""
-    code = (
-        "import sys, time, focus.records as r\n"
-        "r.environment = dict\n"
-        "shard = r.Shard.parse(sys.argv[2])\n"
-        "with r.RecordFile(sys.argv[1], {}, shard=shard) as records:\n"
-        "    time.sleep(1)\n"
-        "    for order in range(2):\n"
-        "        for k in range(shard.index, 41, shard.count):\n"
-        "            records.append({'id': f'q{k}', 'order': order, 'index': k})\n"
-        "    print(records.finish({}))\n"
-    )
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", code, str(tmp_path), f"{k}/4"],
-            cwd=Path(__file__).parent.parent,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for k in (0, 1, 2, 3, 3)
-    ]
-    outputs = [process.communicate(timeout=60) for process in processes]
-    assert sorted(out.strip() for out, _ in outputs) == ["", "False", "False", "False", "True"]
-    (refused,) = (error for out, error in outputs if not out)
-    assert "RecordsLockedError" in refused
+    monkeypatch.setattr("focus.records.environment", dict)
+    fork = multiprocessing.get_context("fork")
+    said = fork.Queue()
+
+    def shard_of_four(k: int) -> None:
+        shard = Shard.parse(f"{k}/4")
+        try:
+            with RecordFile(tmp_path, {}, shard=shard) as records:
+                time.sleep(1)
+                for order in range(2):
+                    for index in range(shard.index, 41, shard.count):
+                        records.append({"id": f"q{index}", "order": order, "index": index})
+                said.put(str(records.finish({})))
+        except RecordsLockedError:
+            said.put("refused")
+
+    processes = [fork.Process(target=shard_of_four, args=(k,)) for k in (0, 1, 2, 3, 3)]
+    for process in processes:
+        process.start()
+    found = sorted(said.get(timeout=60) for _ in processes)
+    for process in processes:
+        process.join()
+    assert found == ["False", "False", "False", "True", "refused"]
     assert ids_of(tmp_path) == [(order, f"q{k}") for order in range(2) for k in range(41)]

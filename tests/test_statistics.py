@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 import scipy.stats
+from statsmodels.stats.multitest import multipletests
 
 from analysis.statistics import (
     clustered_interval,
@@ -171,6 +172,12 @@ def test_holm_worked_example():
     assert holm([0.04, 0.01, 0.02]) == pytest.approx([0.04, 0.03, 0.04])
     assert holm([0.6, 0.7]) == [1.0, 1.0]
     assert holm([]) == []
+
+
+def test_holm_is_that_of_statsmodels():
+    p_values = np.random.default_rng(8).random(50).round(2) ** 3  # some of them equal
+    expected = multipletests(p_values, method="holm")[1]
+    assert holm(list(p_values)) == expected.tolist()
 
 
 def test_detectable_difference_solves_its_equation():

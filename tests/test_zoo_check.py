@@ -5,12 +5,11 @@ from __future__ import annotations
 import copy
 import io
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from commands import run
 from rich.console import Console
 
 from analysis.zoo_reproduction import reproduction
@@ -119,12 +118,10 @@ def test_outcomes_are_kept_one_for_each_model(tmp_path):
     ]
 
 
-def test_the_command_of_the_readme_runs_on_the_stored_models(tmp_path):
+def test_the_command_of_the_readme_runs_on_the_stored_models(tmp_path, monkeypatch):
     folder = "focus/zoo/weights/internvl-abstaining"
-    arguments = ["-m", "experiments.zoo_check", f"folder={folder}", f"hydra.run.dir={tmp_path}"]
-    done = subprocess.run(
-        [sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=300
-    )
+    monkeypatch.chdir(ROOT)
+    done = run("experiments.zoo_check", f"folder={folder}", f"hydra.run.dir={tmp_path}")
     assert done.returncode == 0, done.stderr
     assert "internvl-abstaining: 100.0% of" in done.stdout
     assert "equal to the bit" in done.stdout

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
+from subprocess import CompletedProcess
 
+import commands
 import hydra
 import pytest
 from omegaconf import DictConfig
@@ -26,12 +26,14 @@ SMALL = [
 ]
 
 
-def run(module: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", module, *SMALL, *arguments]
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("WANDB_")}
-    return subprocess.run(
-        command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300
-    )
+@pytest.fixture(autouse=True)
+def without_settings_of_wandb(monkeypatch):
+    for name in [name for name in os.environ if name.startswith("WANDB_")]:
+        monkeypatch.delenv(name)
+
+
+def run(module: str, *arguments: str) -> CompletedProcess[str]:
+    return commands.run(module, *SMALL, *arguments)
 
 
 def ladder(*overrides: str) -> DictConfig:
