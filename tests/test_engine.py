@@ -152,6 +152,20 @@ def tokens_of(answers):
     return [answer.token_ids for answer in answers]
 
 
+def test_prompts_of_different_strategies_share_a_batch(vlm):
+    """Equal rows, combined each in its own way."""
+    (request,) = questions(2)[2:]
+    passes = [Focus(alpha=alpha).one_pass(vlm, request) for alpha in (0.1, 2.0)]
+    prompts = [each.prepare(vlm, seed=0, keep_logits="first") for each in passes]
+    engine = LocalEngine(vlm)
+    alone = [engine.generate([prompt], GREEDY)[0] for prompt in prompts]
+    together = engine.generate(prompts, GREEDY)
+    for one, other in zip(alone, together, strict=True):
+        assert one.tokens == other.tokens
+        assert difference(other.combined_logits[0], one.combined_logits[0]) <= BOUND
+    assert difference(alone[0].combined_logits[0], alone[1].combined_logits[0]) > 1  # control
+
+
 def test_what_the_engine_does_not_know_is_decoded_alone(own_vlm, monkeypatch):
     """The published full batch, and a checkpoint that asks for more than we decide ourselves."""
     engine = LocalEngine(own_vlm)
