@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-
 import pandas as pd
 import pytest
-from conftest import ROOT
+from commands import run
 
 from analysis.equivalence import EQUIVALENT, HIGHER, LOWER, UNDECIDED, cells, page, pooled
 
@@ -59,11 +56,11 @@ def test_the_page_says_what_was_found():
 
 
 def test_the_command_runs_on_any_model_and_benchmark_and_goes_on(tmp_path):
-    command = [sys.executable, "-m", "experiments.equivalence", "models=[tiny_qwen3_vl]",
-               "questions=[{benchmark: scenes_indexed, num_images: [2, 3]}]", "max_new_tokens=2",
-               "limits={dev: 2, test: 4}", f"results={tmp_path}/r", f"output={tmp_path}/o"]  # fmt: skip
+    arguments = ["questions=[{benchmark: scenes_indexed, num_images: [2, 3]}]", "max_new_tokens=2",
+                 "limits={dev: 2, test: 4}", f"results={tmp_path}/r",
+                 f"output={tmp_path}/o"]  # fmt: skip
     for _ in range(2):
-        ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+        ran = run("experiments.equivalence", "models=[tiny_qwen3_vl]", *arguments)
         assert ran.returncode == 0, ran.stderr
     stored = sorted(p.name.rsplit("-", 1)[0] for p in (tmp_path / "r").rglob("*.parquet"))
     assert stored == [f"scenes_indexed-num_images{n}-{split}" for n in (2, 3)
@@ -73,8 +70,7 @@ def test_the_command_runs_on_any_model_and_benchmark_and_goes_on(tmp_path):
                                   "plain_isolated"}  # fmt: skip
     assert {2, 3} == set(table["num_images"])
     assert (tmp_path / "o" / "equivalence.png").stat().st_size > 10_000
-    ran = subprocess.run([*command[:3], "models=[nobody]"], cwd=ROOT, capture_output=True, text=True,
-                         check=False)  # fmt: skip
-    assert ran.returncode == 1
+    ran = run("experiments.equivalence", "models=[nobody]", *arguments)
+    assert ran.returncode != 0
     assert "nobody" in ran.stderr
     assert "internvl_guessing" in ran.stderr

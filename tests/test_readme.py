@@ -1,4 +1,4 @@
-"""Every command and example of the README works as written."""
+"""Every command and example of the README, and of the pages behind it, works as written."""
 
 import re
 import shlex
@@ -14,13 +14,21 @@ from experiments.report import with_tables
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+#: Pages that are written by hand; the generated ones have tests of their own.
+PAGES = {
+    page: page.read_text(encoding="utf-8")
+    for page in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
+    if page.name != "results.md"
+}
 
 
 def blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
+    text = "\n".join(PAGES.values())
+    return re.findall(rf"```{language}\n(.*?)```", text, flags=re.DOTALL)
 
 
-COMMANDS = [line for block in blocks("bash") for line in block.splitlines() if line.strip()]
+COMMANDS = list(dict.fromkeys(
+    line for block in blocks("bash") for line in block.splitlines() if line.strip()))  # fmt: skip
 HUB = [line for line in COMMANDS if "qwen2_5_vl_7b" in line]
 RUNNABLE = [line for line in COMMANDS if line.startswith("python ") and line not in HUB]
 
@@ -33,8 +41,14 @@ def from_the_root(monkeypatch):
 def test_the_readme_has_commands_and_examples():
     """Guards the tests below against finding nothing to test."""
     assert len(RUNNABLE) >= 5
-    assert len(HUB) == 1
-    assert len(blocks("python")) == 3
+    assert len(HUB) == 2
+    assert len(blocks("python")) == 4
+
+
+def test_the_readme_is_short_and_links_every_page():
+    assert len(README.splitlines()) <= 140
+    for page in PAGES:
+        assert page.name == "README.md" or f"](docs/{page.name})" in README
 
 
 def test_examples_run_in_a_fresh_interpreter():
@@ -78,21 +92,23 @@ def test_a_hub_model_that_cannot_be_had_says_what_to_do():
     assert "hf download" in finished.stderr
 
 
-def test_make_targets_of_the_readme_exist():
+def test_make_targets_of_the_pages_exist():
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
     ablations = (ROOT / "conf" / "experiment").glob("ablation_*.yaml")
     targets |= {path.stem.replace("_", "-") for path in ablations}
-    assert set(re.findall(r"`?make ([a-z-]+)", README)) <= targets
+    for text in PAGES.values():
+        assert set(re.findall(r"`make ([a-z-]+)", text)) <= targets
 
 
 def test_links_and_figures_exist():
-    for target in re.findall(r"\]\(([^)h][^)]*)\)", README):
-        name, _, anchor = target.partition("#")
-        path = ROOT / (name or "README.md")
-        assert path.exists(), target
-        if anchor:
-            titles = re.findall(r"^##+ (.*)$", path.read_text(encoding="utf-8"), re.MULTILINE)
-            assert anchor in {title.lower().replace(" ", "-") for title in titles}, target
+    for page, text in PAGES.items():
+        for target in re.findall(r"\]\(([^)h][^)]*)\)", text):
+            name, _, anchor = target.partition("#")
+            path = page.parent / name if name else page
+            assert path.exists(), (page, target)
+            if anchor:
+                titles = re.findall(r"^##+ (.*)$", path.read_text(encoding="utf-8"), re.MULTILINE)
+                assert anchor in {title.lower().replace(" ", "-") for title in titles}, target
 
 
 def test_what_routed_focus_wins_and_loses_is_what_the_results_say():
@@ -101,7 +117,7 @@ def test_what_routed_focus_wins_and_loses_is_what_the_results_say():
         r"^\| routed +\|.*\| (\d+) / (\d+) / (\d+) +\| [^|]+\|$", results, flags=re.MULTILINE
     )
     (won, tied, lost), (ranked_won, _, ranked_lost) = (map(int, each) for each in counts)
-    sentences = " ".join(README.split())
+    sentences = " ".join(PAGES[ROOT / "docs" / "ablations.md"].split())
     assert (
         f"Over {won + tied + lost} cells (model, world, kind of question, number of images) it is "
         f"significantly better than the sum in {won} and worse in {lost}; as a ranking of the "
@@ -110,7 +126,8 @@ def test_what_routed_focus_wins_and_loses_is_what_the_results_say():
 
 
 def test_the_tables_are_what_the_committed_records_say():
-    assert with_tables(README) == README
+    for text in PAGES.values():
+        assert with_tables(text) == text
     # Control: another number in a table would be noticed.
     changed = re.sub(r"\| \d+ → \d+ ", "| 0 → 0 ", README, count=1)
     assert changed != README
