@@ -28,8 +28,9 @@ def together() -> list[dict[str, str]]:
     """
     found = {group: options(group) for group in GROUPS}
     found["benchmark"] = sorted(set(found["benchmark"]) - set(EMBEDDED))
-    inside = [group for group in GROUPS if "/" in group]  # of the strategy that has them
-    parts = [[g for g in GROUPS if g not in inside], inside]
+    # What fits the default strategy, and the default model with its `source`.
+    default = [group for group in GROUPS if "/" in group or group == "engine"]
+    parts = [[group for group in GROUPS if group not in default], default]
     return [
         {group: found[group][k % len(found[group])] for group in part}
         for part in parts

@@ -58,7 +58,7 @@ def kill_after(count: int, overrides: tuple[str, ...], results: Path) -> None:
     )
     process.start()
     try:
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 600
         while not any(
             path.read_bytes().count(b"\n") >= count
             for path in results.glob("scenes_*/records.jsonl")

@@ -151,7 +151,7 @@ def test_processes_at_once_write_every_record_once_and_in_order(tmp_path, monkey
     processes = [fork.Process(target=shard_of_four, args=(k,)) for k in (0, 1, 2, 3, 3)]
     for process in processes:
         process.start()
-    found = sorted(said.get(timeout=60) for _ in processes)
+    found = sorted(said.get(timeout=300) for _ in processes)
     for process in processes:
         process.join()
     assert found == ["False", "False", "False", "True", "refused"]

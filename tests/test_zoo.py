@@ -265,16 +265,16 @@ def test_images_spread_over_height_and_width():
 def test_training_lowers_the_loss(tmp_path, family):
     stage = Stage(
         name="single",
-        steps=50,
+        steps=40,
         learning_rate=3e-3,
         warmup=5,
         mixture=dataclasses.replace(SINGLE, single_shares=(1.0, 0.0, 0.0, 0.0, 0.0)),
     )
     small = recipe(
-        stages=(stage,), batch_size=16, architecture=sizes_of(family), per_truth={"scenes": 1}
+        stages=(stage,), batch_size=8, architecture=sizes_of(family), per_truth={"scenes": 1}
     )
     losses = train(small, tmp_path).losses["single"]
-    assert sum(losses[-10:]) < 0.6 * sum(losses[:10])
+    assert sum(losses[-10:]) < 0.7 * sum(losses[:10])
 
 
 class Killed(Exception):
