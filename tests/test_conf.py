@@ -77,7 +77,8 @@ def test_every_noise_type_aggregation_and_strategy_has_a_file():
     assert names("decoding/noise") == set(NOISE_TYPES)
     assert set(options("decoding/aggregation")) == set(AGGREGATIONS)
     targets = [OmegaConf.load(CONF / "decoding" / f"{o}.yaml") for o in options("decoding")]
-    assert {get_object(node._target_).name for node in targets} == set(STRATEGIES)
+    own = [node._target_ for node in targets if "_target_" in node]  # others build on these
+    assert {get_object(target).name for target in own} == set(STRATEGIES)
 
 
 def test_nested_choices_reach_the_strategy():
