@@ -131,7 +131,7 @@ def observe(
     progress.advance(task, len(asked) - len(missing))
     for start in range(0, len(missing), reader.batch):
         chunk = missing[start : start + reader.batch]
-        for i, seen in zip(chunk, probe.observe(reader, asked, chunk), strict=True):
+        for i, seen in zip(chunk, probe.observe(reader, asked, chunk, file.folder), strict=True):
             file.append({**labels, **facts(asked[i]), "observed": seen})
         progress.advance(task, len(chunk))
 
@@ -139,7 +139,7 @@ def observe(
 def show(console: Console, name: str, records: Sequence[Record], folder: Path) -> None:
     """Writes table and figure of a probe, and prints what matters most."""
     view = VIEWS[name]
-    found = view.table(records)
+    found = view.table(records, folder)
     found.to_csv(folder / "table.csv", index=False, float_format="%.5g")
     figure = view.figure(found)
     figure.savefig(folder / "figure.pdf", bbox_inches="tight")

@@ -7,9 +7,10 @@ stops at the logits for the first new token. They are those of plain decoding.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import final
 
 import torch
@@ -22,7 +23,7 @@ from focus.decoding.rows import clean_rows, only_row, prepare
 from focus.engines.features import FeatureStore
 from focus.errors import InvalidValueError
 from focus.hooks import token_groups
-from focus.models.base import ImageInputs
+from focus.models.base import ImageInputs, input_device
 from focus.models.loading import VisionLanguageModel
 from focus.noise import NoiseConfig
 from focus.prompts import Prompt
@@ -94,6 +95,7 @@ class Reader:
         if isinstance(batch, bool) or not isinstance(batch, int) or batch < 1:
             raise InvalidValueError("batch", batch, "a positive integer")
         self.vlm, self.batch, self._around = vlm, batch, around
+        self._untrained: Reader | None = None
         self._store = FeatureStore(vlm, num_bytes=int(features * 2**30))
 
     @property
@@ -151,15 +153,31 @@ class Reader:
     @torch.no_grad()
     def unembedded(self, stream: Tensor) -> Tensor:
         """What the model would say out of the residual stream ``[..., hidden]``: its last norm and
-        its output embeddings, ``[..., vocab]``, float32 (the logit lens)."""
-        head = self.vlm.model.get_output_embeddings()
-        return head(self.normalised(stream)).float().cpu()
+        its output embeddings, ``[..., vocab]``, float32, on the CPU (the logit lens)."""
+        return self.said(self.normalised(stream))
 
     @torch.no_grad()
     def normalised(self, stream: Tensor) -> Tensor:
-        """The stream as it would enter the output embeddings."""
+        """The stream as it would enter the output embeddings; also inside a hook on the norm."""
         norm = self.vlm.family.final_norm(self.vlm.model)
-        return norm(stream.to(_device_of(norm)))
+        return norm.forward(stream.to(_device_of(norm)))
+
+    @torch.no_grad()
+    def said(self, states: Tensor) -> Tensor:
+        """Logits ``[..., vocab]`` of what enters the output embeddings."""
+        head = self.vlm.model.get_output_embeddings()
+        return head(states.to(_device_of(head))).float().cpu()
+
+    def untrained(self, seed: int = 0) -> Reader:
+        """A reader of the same architecture with random weights, as a control."""
+        if self._untrained is None:
+            model = self.vlm.model
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(seed)
+                twin = type(model)(copy.deepcopy(model.config)).to(model.dtype)
+            vlm = replace(self.vlm, model=twin.to(input_device(model)).eval())
+            self._untrained = Reader(vlm, batch=self.batch, around=self._around)
+        return self._untrained
 
 
 def asked_images(request: Request) -> tuple[int, ...]:

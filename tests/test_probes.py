@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import matplotlib as mpl
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -14,13 +16,17 @@ from test_benchmarks_end_to_end import call
 
 import focus
 from analysis.probes import VIEWS
+from analysis.probes.linear import probe as linear_probe
+from analysis.probes.linear import read_states
+from analysis.statistics import wilson_interval
 from experiments import probe as command
 from experiments.config import CONF, build, compose_config
 from experiments.evaluation import request_of
 from focus.benchmarks.embedded import IndexedQuestion
 from focus.errors import InvalidValueError, UnknownNameError
 from focus.hooks import captured, edge, knocked_out
-from focus.probes import PLANTED, AbstractProbe, Knockout, Question, facts
+from focus.probes import PLANTED, AbstractProbe, Knockout, Lens, Linear, Question, facts
+from focus.probes.entanglement import pair_cosine
 from focus.probes.knockout import EDGES
 from focus.reading import Reader
 
@@ -28,7 +34,10 @@ mpl.use("Agg")
 #: Settings with which each probe is quick and still finds what is planted.
 QUICK = {
     "knockout": ["probe.windows=1", "probe.edges=[image to image]"],
-    "patching": ["probe.places=3", "probe.changed=other image", "probe.tokens=[asked image]"],
+    "patching": ["probe.changed=other image", "probe.tokens=[asked image]"],
+    "entanglement": ["probe.untrained=false"],
+    "linear": ["probe.places=3"],
+    "lens": ["probe.places=3"],
 }
 
 
@@ -44,9 +53,9 @@ def asked(vlm, benchmark, size) -> list[Question]:
     return [question for question in found if question is not None]
 
 
-def seen(probe, vlm, questions, around="none"):
+def seen(probe, vlm, questions, folder, around="none"):
     reader = Reader(vlm, batch=64, around=PLANTED[around])
-    observed = probe.observe(reader, questions, range(len(questions)))
+    observed = probe.observe(reader, questions, range(len(questions)), folder)
     return [
         {"model": vlm.name, **facts(q), "observed": each}
         for q, each in zip(questions, observed, strict=True)
@@ -71,13 +80,36 @@ def moved_between_images(table):
 
 def recovered_from_the_asked_image(table):
     """What another image says, out of the tokens of the asked one."""
-    return at(table, changed="other image", tokens="asked image", place=2)["recovery"]
+    return at(table, changed="other image", tokens="asked image", place=3)["recovery"]
 
 
-#: What a leak raises and isolation lowers, and the least that planted faults must differ by.
+def said_by_the_asked_image(table):
+    """How likely another image's answer is, out of the tokens of the asked one."""
+    return at(table, tokens="asked image", place=4)["leaked"]
+
+
+def moved_by_company(table):
+    """How far the states of an image depend on the others."""
+    return 1 - at(table, condition="other company", place=3)["cosine"]
+
+
+def read_behind_the_first_image(records, folder):
+    """What the first image shows, out of the delimiters and the second image."""
+    names = records[0]["observed"][0]["tokens"]
+    shown = np.array([record["observed"][0]["values"][0] for record in records])
+    states = read_states(records, folder, 2)
+    return np.mean(
+        [linear_probe(states[:, names.index(n)], shown) for n in ("delimiters", "image 2")]
+    )
+
+
+#: What a leak raises and isolation lowers, and by how much at least.
 SIGNS = {
-    "knockout": (moved_between_images, 0.1),
-    "patching": (recovered_from_the_asked_image, 0.02),
+    "knockout": (moved_between_images, 0.1, 0.01),
+    "patching": (recovered_from_the_asked_image, 0.02, 0.01),
+    "entanglement": (moved_by_company, 0.02, 0.001),
+    "linear": (read_behind_the_first_image, 0.1, 0.1),
+    "lens": (said_by_the_asked_image, 0.05, 0.01),
 }
 
 
@@ -95,15 +127,19 @@ def test_every_probe_has_a_view_a_file_and_a_planted_fault_to_find():
 
 
 @pytest.mark.parametrize("name", SIGNS)
-def test_planted_faults_are_told_from_the_normal_model(abstaining, name):
-    sign, least = SIGNS[name]
-    found = {
-        around: sign(VIEWS[name].table(seen(probe_of(name), *abstaining, around)))
-        for around in PLANTED
-    }
-    assert found["leak"] > found["none"] + least
-    assert found["none"] > found["isolation"]
-    assert found["isolation"] == pytest.approx(0, abs=1e-3)
+def test_planted_faults_are_told_from_the_normal_model(abstaining, tmp_path, name):
+    sign, raised, lowered = SIGNS[name]
+    found = {}
+    for around in PLANTED:
+        records = seen(probe_of(name), *abstaining, tmp_path / around, around)
+        if name == "linear":
+            found[around] = sign(records, tmp_path / around)
+        else:
+            found[around] = sign(VIEWS[name].table(records, tmp_path / around))
+    assert found["leak"] > found["none"] + raised
+    assert found["none"] > found["isolation"] + lowered
+    if name in ("knockout", "patching", "entanglement"):  # no way is left, so nothing moves
+        assert found["isolation"] == pytest.approx(0, abs=1e-3)
 
 
 def test_what_is_cut_from_everything_cannot_be_told(abstaining):
@@ -148,11 +184,56 @@ def test_edges_are_those_that_attention_has(abstaining):
     assert pairs["asked image to rest"].any(0).equal(second_image)
     assert not edge(first, first).diagonal().any()
     probe = Knockout(windows=2, edges=["image to image"])
-    (observed,) = probe.observe(Reader(vlm), questions, [1])
+    (observed,) = probe.observe(Reader(vlm), questions, [1], Path())
     assert [(o["edge"], o["layers"]) for o in observed] == [
         ("nothing", []),
         *(("image to image", layers) for layers in ([0, 1, 2, 3], [0, 1], [2, 3])),
     ]
+
+
+def test_the_lens_ends_with_what_the_model_says(abstaining):
+    vlm, questions = abstaining
+    reader = Reader(vlm)
+    for question, observed in zip(
+        questions[:3], Lens().observe(reader, questions, range(3), Path()), strict=True
+    ):
+        (logits,) = reader.logits([reader.reading(question.request)])
+        last = [o for o in observed if o["tokens"] == "last token"][-1]
+        assert last["place"] == reader.num_places - 1
+        assert last["leads"] == question.kind(question.said(logits))
+        right = question.log_probabilities(logits).exp()[
+            question.example.choices.index(question.example.answer)
+        ]
+        assert last["right"] == pytest.approx(float(right), rel=1e-3)
+
+
+def test_cosine_is_a_mean_over_pairs_and_one_for_equal_images():
+    states = torch.tensor([[2.0, 0.0], [0.0, 3.0], [1.0, 0.0]])
+    assert pair_cosine(states) == pytest.approx(1 / 3)
+    assert pair_cosine(torch.ones(5, 3, 2)).tolist() == pytest.approx([1] * 5)
+
+
+def test_a_linear_probe_reads_what_is_there_and_nothing_else():
+    rng = np.random.default_rng(0)
+    labels = np.array(list("abcd") * 30)
+    nothing = rng.normal(size=(120, 16))
+    planted = nothing + 4 * np.eye(16)[[ord(label) - ord("a") for label in labels]]
+    assert linear_probe(planted, labels).mean() > 0.8
+    for states, told in ((nothing, labels), (planted, rng.permutation(labels))):
+        assert wilson_interval(int(linear_probe(states, told).sum()), 120)[0] < 0.25
+
+
+def test_images_of_different_questions_are_put_together(abstaining, tmp_path):
+    """What one image shows says nothing about another."""
+    vlm, questions = abstaining
+    observed = Linear(attribute="shape").observe(Reader(vlm), questions, [0, 59], tmp_path)
+    shapes = [[truth["shape"] for truth in q.example.truths] for q in questions]
+    assert [o[0]["values"] for o in observed] == [
+        [shapes[0][0], shapes[1][1]],
+        [shapes[59][0], shapes[0][1]],
+    ]
+    with pytest.raises(UnknownNameError, match="did you mean 'shape'"):
+        Linear(attribute="shap").observe(Reader(vlm), questions, [0], tmp_path)
 
 
 def test_a_counterfactual_changes_one_image_in_one_thing():
@@ -180,7 +261,7 @@ def stored(tmp_path_factory):
 
 @pytest.mark.parametrize("name", list(VIEWS))
 def test_every_probe_runs_on_every_family_and_benchmark_and_leaves_no_trace(
-    any_vlm, stored, ask, name
+    any_vlm, stored, ask, tmp_path, name
 ):
     modules = list(any_vlm.model.modules())
     reader = Reader(any_vlm)  # `transformers` sets up hooks of its own in the first pass
@@ -189,9 +270,10 @@ def test_every_probe_runs_on_every_family_and_benchmark_and_leaves_no_trace(
     for benchmark in stored.values():
         questions = asked(any_vlm, benchmark, 12)
         assert len(questions) == 6  # those of two images
-        records = seen(probe_of(name), any_vlm, questions)
+        folder = tmp_path / benchmark.name
+        records = seen(probe_of(name), any_vlm, questions, folder)
         json.dumps(records)
-        found = VIEWS[name].table(records)
+        found = VIEWS[name].table(records, folder)
         assert not VIEWS[name].headline(found).empty
         assert VIEWS[name].figure(found).axes
         mpl.pyplot.close("all")

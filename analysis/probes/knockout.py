@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -14,7 +15,7 @@ from focus.probes.knockout import EDGES, NOTHING
 KEYS = ("model", "edge", "layers")
 
 
-def table(records: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+def table(records: Sequence[Mapping[str, Any]], folder: Path) -> pd.DataFrame:
     """One line for every model, edge and window of layers.
 
     Returns:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -15,7 +16,7 @@ from focus.probes.patching import EVERYTHING, NOTHING
 KEYS = ("model", "changed", "tokens", "place")
 
 
-def table(records: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+def table(records: Sequence[Mapping[str, Any]], folder: Path) -> pd.DataFrame:
     """One line for every model, changed image, group of tokens and place in the stream.
 
     Returns:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import itertools
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor
 
 from focus.benchmarks.base import AbstractBenchmark, Example
@@ -83,7 +85,7 @@ class AbstractProbe(ABC):
 
     @abstractmethod
     def observe(
-        self, reader: Reader, questions: Sequence[Question], chunk: Sequence[int]
+        self, reader: Reader, questions: Sequence[Question], chunk: Sequence[int], folder: Path
     ) -> list[list[Observation]]:
         """What is seen of some questions; the model is left as it was found.
 
@@ -91,6 +93,7 @@ class AbstractProbe(ABC):
             reader: of the model.
             questions: all that are asked, for probes that borrow images of others.
             chunk: indices of those to look at.
+            folder: for what is too large for a record.
 
         Returns:
             A list for each of the chunk, JSON-serialisable.
@@ -117,6 +120,20 @@ def spread(number: int, most: int | None) -> tuple[int, ...]:
     if most is None or most >= number:
         return tuple(range(number))
     return tuple(dict.fromkeys(round(k * (number - 1) / (most - 1)) for k in range(most)))
+
+
+def group_means(groups: Sequence[Sequence[Tensor]]) -> Callable[[Tensor], Tensor]:
+    """Means of states over groups of tokens, for `focus.hooks.captured`.
+
+    Args:
+        groups: of each row, its groups ``[length]``: as many for every row, each may be empty.
+
+    Returns:
+        From ``[rows, length, hidden]`` to ``[rows, groups, hidden]``; zero for an empty group.
+    """
+    weights = torch.stack([torch.stack(list(each)).float() for each in groups])
+    weights = weights / weights.sum(-1, keepdim=True).clamp(min=1)
+    return lambda hidden: torch.einsum("rgt,rth->rgh", weights.to(hidden), hidden)
 
 
 def digits(value: float) -> float:

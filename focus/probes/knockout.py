@@ -18,6 +18,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar, final
 
 import torch
@@ -91,7 +92,7 @@ class Knockout(AbstractProbe):
                 raise UnknownNameError("edge", edge_name, EDGES)
 
     def observe(
-        self, reader: Reader, questions: Sequence[Question], chunk: Sequence[int]
+        self, reader: Reader, questions: Sequence[Question], chunk: Sequence[int], folder: Path
     ) -> list[list[Observation]]:
         asked = [questions[i] for i in chunk]
         readings = [reader.reading(question.request) for question in asked]

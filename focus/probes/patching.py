@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import ClassVar, Literal, final
 
 import torch
@@ -62,7 +63,7 @@ class Patching(AbstractProbe):
                 raise UnknownNameError("group of tokens", group, GROUPS)
 
     def observe(
-        self, reader: Reader, questions: Sequence[Question], chunk: Sequence[int]
+        self, reader: Reader, questions: Sequence[Question], chunk: Sequence[int], folder: Path
     ) -> list[list[Observation]]:
         found: list[list[Observation]] = [[] for _ in chunk]
         each: tuple[Changed, ...] = ("other image", "asked image")
