@@ -18,7 +18,6 @@ import focus
 from analysis.probes import VIEWS
 from analysis.probes.linear import probe as linear_probe
 from analysis.probes.linear import read_states
-from analysis.statistics import wilson_interval
 from experiments import probe as command
 from experiments.config import CONF, build, compose_config
 from experiments.evaluation import request_of
@@ -220,7 +219,7 @@ def test_a_linear_probe_reads_what_is_there_and_nothing_else():
     planted = nothing + 4 * np.eye(16)[[ord(label) - ord("a") for label in labels]]
     assert linear_probe(planted, labels).mean() > 0.8
     for states, told in ((nothing, labels), (planted, rng.permutation(labels))):
-        assert wilson_interval(int(linear_probe(states, told).sum()), 120)[0] < 0.25
+        assert linear_probe(states, told).mean() < 0.4  # chance 0.25, four deviations of 0.04
 
 
 def test_images_of_different_questions_are_put_together(abstaining, tmp_path):
