@@ -8,7 +8,7 @@ another image makes true? The last place of the last token is what the model say
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, final
@@ -58,9 +58,11 @@ class Lens(AbstractProbe):
         for indices in reader.batches(readings):
             part = [readings[i] for i in indices]
             means = group_means([[r.groups[name] for name in READ_AT] for r in part])
-            with captured(
-                reader.vlm, lambda h, m=means: m(reader.normalised(h)), places=places
-            ) as states:
+
+            def take(hidden: Tensor, means: Callable[[Tensor], Tensor] = means) -> Tensor:
+                return means(reader.normalised(hidden))
+
+            with captured(reader.vlm, take, places=places) as states:
                 reader.logits(part)
             for place in places:
                 logits = reader.said(states[place])  # [rows, groups, vocab]

@@ -97,7 +97,9 @@ class Linear(AbstractProbe):
     def _mixed(self, questions: Sequence[Question], i: int) -> tuple[tuple[Any, ...], Observation]:
         """Images of different questions, and what each shows."""
         own = questions[i]
-        images, values, types = [], [], []
+        images: list[Any] = []
+        values: list[str | float] = []
+        types: list[str] = []
         for slot, image in enumerate(own.request.images):
             other = questions[(i + slot) % len(questions)]
             there = other.request.images
