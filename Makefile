@@ -3,9 +3,9 @@
 #
 #   PYTHON=python3.12   interpreter to build the environment with
 #   UV=                 use pip even where uv is installed
-#   ARGS="..."          further arguments for demo, test, train-zoo, ladder, zoo-report, doctor, evaluate, rescore, main-table, ablations, figures, forecast, equivalence, bench
+#   ARGS="..."          further arguments for demo, test, train-zoo, ladder, zoo-report, doctor, probe, leakage, evaluate, rescore, main-table, ablations, figures, forecast, equivalence, bench
 #   MODELS=all          demo of every embedded model, not only of the three kinds of one architecture
-#   QUICK=1             demo and ablations on a few questions only
+#   QUICK=1             demo, probes and ablations on a few questions only
 #   RUN=1               main-table runs what is missing first (ARGS="model=internvl3_2b": a part)
 #   OFFICIAL=1          main-table under the published protocol, defects included
 
@@ -21,7 +21,7 @@ ABLATIONS := $(patsubst conf/experiment/ablation_%.yaml,ablation-%,$(wildcard co
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help env demo test test-slow test-vllm lint format typecheck notebooks train-zoo ladder zoo-report doctor evaluate rescore main-table ablations figures forecast equivalence report bench lock clean
+.PHONY: help env demo test test-slow test-vllm lint format typecheck notebooks train-zoo ladder zoo-report doctor probe leakage evaluate rescore main-table ablations figures forecast equivalence report bench lock clean
 .PHONY: $(ABLATIONS)
 
 help: ## List the targets
@@ -67,6 +67,12 @@ zoo-report: $(INSTALLED) ## Tables and figures of the embedded models (ARGS="mea
 
 doctor: $(INSTALLED) ## Will it work on my model? (ARGS="model=qwen2_5_vl_7b")
 	$(VENV_PYTHON) -m experiments.doctor $(ARGS)
+
+probe: $(INSTALLED) ## Look inside models (ARGS="probe=patching model=..."; QUICK=1: a few questions)
+	$(VENV_PYTHON) -m experiments.probe $(if $(QUICK),limit=12 results=results/probes-quick) $(ARGS)
+
+leakage: $(INSTALLED) ## Every probe of the three kinds of embedded models (QUICK=1: a few questions)
+	$(VENV_PYTHON) -m experiments.probe probe=all $(if $(QUICK),limit=12 results=results/probes-quick) $(ARGS)
 
 evaluate: $(INSTALLED) ## Evaluate (ARGS="model=qwen2_5_vl_7b decoding=focus decoding.alpha=0.3")
 	$(VENV_PYTHON) -m experiments.evaluate $(ARGS)

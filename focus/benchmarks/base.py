@@ -115,6 +115,30 @@ class AbstractBenchmark(ABC):
     def __getitem__(self, index: int) -> Example:
         """The example at `index`; the same one every time."""
 
+    def counterfactual(self, index: int, slot: int) -> tuple[Image.Image, ...]:
+        """The images of a question with the one at `slot` changed, for comparing two runs.
+
+        Here it is taken from the next question about other images, and scaled to the same size.
+        Benchmarks that know what their images show change no more than the question asks for.
+
+        Raises:
+            InvalidValueError: there is no such image, or no other question to take one from.
+        """
+        example = self[index]
+        if not 0 <= slot < len(example.images):
+            accepted = f"an image index from 0 to {len(example.images) - 1}"
+            raise InvalidValueError("slot", slot, accepted)
+        for step in range(1, len(self)):
+            other = self[(index + step) % len(self)]
+            if other.images and (other.cluster or other.id) != (example.cluster or example.id):
+                break
+        else:
+            raise InvalidValueError("benchmark", self.name, "one with questions about other images")
+        size = example.images[slot].size
+        images = list(example.images)
+        images[slot] = other.images[slot % len(other.images)].resize(size)
+        return tuple(images)
+
     def reordered(self, order: int) -> Self:
         """The same questions with their options, or images, turned by `order` places.
 

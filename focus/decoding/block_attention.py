@@ -14,22 +14,13 @@ New tokens are text, so decode steps are those of plain decoding.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, final
+from typing import ClassVar, final
 
-import torch
-from torch import nn
 from torch.utils.hooks import RemovableHandle
 
 from focus.decoding.base import Request
-from focus.decoding.interventions import (
-    AbstractIntervention,
-    Layers,
-    checked_layers,
-    chosen_attentions,
-    clean_prompt,
-    different_images,
-    explicit_mask,
-)
+from focus.decoding.interventions import AbstractIntervention, clean_prompt
+from focus.hooks import HidePairs, Layers, checked_layers, chosen_attentions, different_images
 from focus.models.loading import VisionLanguageModel
 
 
@@ -66,28 +57,6 @@ class BlockAttention(AbstractIntervention):
     ) -> None:
         attentions = chosen_attentions(vlm, self.layers)
         blocked = different_images(clean_prompt(vlm, request))
-        hook = _MaskOut(blocked)
+        hook = HidePairs(blocked)
         for attention in attentions:
             handles.append(attention.register_forward_pre_hook(hook, with_kwargs=True))
-
-
-@dataclass(frozen=True)
-class _MaskOut:
-    """Forward pre-hook that hides pairs of tokens from an attention module.
-
-    Args:
-        blocked: ``[length, length]``, True where the query may not see the key.
-    """
-
-    blocked: torch.Tensor
-
-    def __call__(
-        self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
-        hidden, length = kwargs["hidden_states"], len(self.blocked)
-        if hidden.shape[1] != length:  # a decode step: text sees everything
-            return None
-        mask = explicit_mask(kwargs["attention_mask"], length, hidden.device)
-        hide = False if mask.dtype == torch.bool else torch.finfo(mask.dtype).min
-        mask = mask.masked_fill(self.blocked.to(hidden.device), hide)
-        return args, {**kwargs, "attention_mask": mask}

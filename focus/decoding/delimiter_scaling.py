@@ -20,21 +20,14 @@ import math
 from dataclasses import dataclass
 from typing import Any, ClassVar, final
 
-import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from focus.decoding.base import Request
-from focus.decoding.interventions import (
-    AbstractIntervention,
-    Layers,
-    checked_layers,
-    chosen_layers,
-    clean_prompt,
-)
+from focus.decoding.interventions import AbstractIntervention, clean_prompt
 from focus.errors import InvalidValueError, PromptError
+from focus.hooks import Layers, checked_layers, chosen_layers, delimiter_positions
 from focus.models.loading import VisionLanguageModel
-from focus.prompts import Prompt
 
 
 @final
@@ -74,29 +67,16 @@ class DelimiterScaling(AbstractIntervention):
         layers = chosen_layers(vlm, self.layers)
         prompt = clean_prompt(vlm, request)
         length = prompt.input_ids.shape[1]
-        hook = _Scale(delimiter_positions(vlm, prompt), length, self.factor)
+        positions = delimiter_positions(vlm, prompt)
+        if not len(positions):
+            tokens = " or ".join(token for token in vlm.family.delimiters if token)
+            raise PromptError(
+                f"the prompt holds no image delimiter ({tokens}), so there is nothing to scale; "
+                "use a chat template that writes them"
+            )
+        hook = _Scale(positions, length, self.factor)
         for layer in layers:
             handles.append(layer.register_forward_hook(hook))
-
-
-def delimiter_positions(vlm: VisionLanguageModel, prompt: Prompt) -> Tensor:
-    """Where the delimiters of the images stand in a prompt.
-
-    Raises:
-        PromptError: the family has delimiters but the prompt holds none of them.
-    """
-    tokens = [token for token in vlm.family.delimiters if token]
-    if not tokens:  # the last feature of each image is the newline that closes it
-        ends = [end - 1 for _, end in prompt.spans]
-        return torch.tensor(ends, device=prompt.input_ids.device)
-    ids = torch.tensor(vlm.processor.tokenizer.convert_tokens_to_ids(tokens))
-    found = torch.isin(prompt.input_ids[0], ids.to(prompt.input_ids.device)).nonzero()[:, 0]
-    if not len(found):
-        raise PromptError(
-            f"the prompt holds no image delimiter ({' or '.join(tokens)}), so there is nothing to "
-            "scale; use a chat template that writes them"
-        )
-    return found
 
 
 @dataclass(frozen=True)

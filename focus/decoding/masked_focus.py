@@ -27,10 +27,10 @@ from focus.branches import clean_plan, hidden_plan
 from focus.contrast import combine, validate_alpha, validate_beta
 from focus.decoding.base import Request
 from focus.decoding.branching import chosen_targets, means_plain
-from focus.decoding.interventions import Layers, checked_layers, chosen_layers
 from focus.decoding.rows import AbstractPassDecoding, Pass
 from focus.errors import InvalidValueError, UnknownNameError
 from focus.generate import check_encode_batch
+from focus.hooks import Layers, checked_layers, chosen_layers
 from focus.models.loading import VisionLanguageModel
 
 

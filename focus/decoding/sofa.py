@@ -26,14 +26,9 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from focus.decoding.base import Request
-from focus.decoding.interventions import (
-    AbstractIntervention,
-    chosen_attentions,
-    clean_prompt,
-    different_images,
-    explicit_mask,
-)
+from focus.decoding.interventions import AbstractIntervention, clean_prompt
 from focus.errors import InvalidValueError
+from focus.hooks import chosen_attentions, different_images, explicit_mask
 from focus.models.loading import VisionLanguageModel
 
 

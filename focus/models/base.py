@@ -230,6 +230,10 @@ class AbstractFamily(ABC):
         """Decoder layers of the language model, first to last (for probes and interventions)."""
         return model.model.language_model.layers
 
+    def final_norm(self, model: PreTrainedModel) -> nn.Module:
+        """Norm between the last decoder layer and the output embeddings."""
+        return model.model.language_model.norm
+
     def context_length(self, model: PreTrainedModel) -> int:
         """Largest number of positions that the language model was configured for."""
         return int(model.config.get_text_config().max_position_embeddings)

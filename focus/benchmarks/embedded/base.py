@@ -7,17 +7,18 @@ without a pixel. Everything is keyed by (seed, benchmark, split, example), never
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
 import numpy as np
+from PIL import Image
 
 from focus.benchmarks.base import AbstractBenchmark, Example
 from focus.errors import InvalidValueError
 from focus.randomness import generator
 from focus.zoo import questions
-from focus.zoo.worlds import SPLITS, AbstractWorld, Truth, world_of
+from focus.zoo.worlds import SPLITS, AbstractWorld, Truth, pick, world_of
 
 #: Domain of a question about views of several.
 MIXED = "mixed"
@@ -110,14 +111,9 @@ class AbstractEmbedded(AbstractBenchmark):
 
     def __getitem__(self, index: int) -> Example:
         draft, world = self.draft(index), self._world
-        keys = draft.keys or tuple(f"{draft.id}-{i}" for i in range(len(draft.views)))
         return Example(
             id=draft.id,
-            images=tuple(
-                frame
-                for truth, key in zip(draft.views, keys, strict=True)
-                for frame in world.view(truth, seed=self.seed, split=self.split, index=key)
-            ),
+            images=self._drawn(draft, draft.views),
             question=questions.prompt(len(draft.views), draft.body, world),
             answer=draft.answer,
             choices=draft.choices,
@@ -138,6 +134,30 @@ class AbstractEmbedded(AbstractBenchmark):
             },
             permutation=draft.permutation,
         )
+
+    def _drawn(self, draft: Draft, views: Sequence[Truth]) -> tuple[Image.Image, ...]:
+        """What these views show, with all that no attribute names as it is in the draft."""
+        keys = draft.keys or tuple(f"{draft.id}-{i}" for i in range(len(draft.views)))
+        return tuple(
+            frame
+            for truth, key in zip(views, keys, strict=True)
+            for frame in self._world.view(truth, seed=self.seed, split=self.split, index=key)
+        )
+
+    def counterfactual(self, index: int, slot: int) -> tuple[Image.Image, ...]:
+        """The view that `slot` belongs to with another value of the asked attribute (of the first
+        one, where the whole truth is asked for): one that no view has, where there is one."""
+        draft, frames = self.draft(index), self._world.frames
+        check_integer("slot", slot, 0, frames * len(draft.views) - 1)
+        view, attribute = slot // frames, draft.attribute or self._attributes[0]
+        own, values = draft.views[view], self._world.attributes[attribute]
+        taken = {truth[attribute] for truth in draft.views}
+        free = [value for value in values if value not in taken]
+        free = free or [value for value in values if value != own[attribute]]
+        value = pick(free, self._rng(f"{draft.id}-counterfactual-{view}"))
+        views = list(draft.views)
+        views[view] = {**own, attribute: value}
+        return self._drawn(draft, views)
 
     def draft(self, index: int) -> Draft:
         """The question at `index`, nothing drawn; negative ones count from the end.

@@ -1,0 +1,158 @@
+"""Looks inside models with the probes of `focus.probes`, and shows what they found.
+
+    python -m experiments.probe probe=knockout model=internvl_answering
+
+One record per question, resumable; a table (CSV) and a figure for each probe.
+"""
+
+from __future__ import annotations
+
+from experiments.config import check_command_line
+
+check_command_line("probe", __name__)  # before the seconds that the other imports take
+
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import pandas as pd
+from omegaconf import DictConfig
+from rich.console import Console
+from rich.progress import Progress
+from transformers.utils.logging import disable_progress_bar
+
+from analysis.figures import save_figure
+from analysis.probes import VIEWS
+from experiments.config import build, check_positive, entry_point, plain
+from experiments.demo import model_configs
+from experiments.evaluation import make_console, progress_bars, request_of, set_threads
+from focus.benchmarks import AbstractBenchmark
+from focus.environment import peak_memory
+from focus.errors import InvalidValueError, UnknownNameError
+from focus.models import VisionLanguageModel
+from focus.probes import PLANTED, AbstractProbe, Question, facts
+from focus.reading import Reader
+from focus.records import Record, RecordFile, digest, identity
+
+
+@entry_point("probe")
+def main(config: DictConfig) -> None:
+    """Asks every model with every probe, and writes records, tables and figures."""
+    mpl.use("Agg")
+    disable_progress_bar()
+    check_positive(config, "batch")
+    set_threads(config.threads)
+    if config.planted not in PLANTED:
+        raise UnknownNameError("planted fault", config.planted, PLANTED)
+    console = make_console()
+    one = config.get("model")
+    models = {one.get("name", "model"): one} if one else model_configs(config.models)
+    benchmark: AbstractBenchmark = build(config.benchmark)
+    probes = {probe.name: (probe, node) for probe, node in chosen_probes(config.probe)}
+    vlms = [build(node).load() for node in models.values()]
+    asked = {vlm.name: questions(vlm, benchmark, config.limit) for vlm in vlms}
+    for name, (probe, node) in probes.items():
+        started = time.perf_counter()
+        determining = {
+            "probe": {"name": name, **plain(node)},
+            "benchmark": plain(config.benchmark),
+            "models": {key: plain(model) for key, model in models.items()},
+            "planted": config.planted,
+            "limit": config.limit if probe.borrows else None,
+        }
+        folder = folder_of(config, benchmark, [vlm.name for vlm in vlms], determining)
+        with RecordFile(folder, determining) as file, progress_bars(console) as progress:
+            for vlm in vlms:
+                reader = Reader(vlm, batch=config.batch, around=PLANTED[config.planted])
+                observe(probe, reader, asked[vlm.name], file, progress)
+            wanted = {(v.name, q.example.id) for v in vlms for q in asked[v.name]}
+            records = [r for r in file.records if (r["model"], r["id"]) in wanted]
+            file.finish({"seconds": round(time.perf_counter() - started, 1), **peak_memory()})
+        show(console, name, records, folder)
+
+
+def chosen_probes(node: DictConfig) -> list[tuple[AbstractProbe, DictConfig]]:
+    """The probe of a configuration, or all of one that names several."""
+    nodes = [node] if "_target_" in node else list(node.values())
+    return [(build(each), each) for each in nodes]
+
+
+def folder_of(
+    config: DictConfig,
+    benchmark: AbstractBenchmark,
+    models: Sequence[str],
+    determining: Mapping[str, Any],
+) -> Path:
+    """Where a probe of these models goes: a folder of its own for all settings that matter."""
+    named = models[0] if len(models) == 1 else f"{len(models)}-models"
+    planted = "" if config.planted == "none" else f"-planted-{config.planted}"
+    name = f"{determining['probe']['name']}-{benchmark.name}-{named}{planted}"
+    return Path(config.results) / f"{name}-{digest(identity(determining))[:6]}"
+
+
+def questions(
+    vlm: VisionLanguageModel, benchmark: AbstractBenchmark, limit: int | None
+) -> list[Question]:
+    """The first questions that can be probed.
+
+    Raises:
+        InvalidValueError: there are none.
+    """
+    found: list[Question] = []
+    for index, example in enumerate(benchmark):
+        request = request_of(benchmark.name, example)
+        question = Question.of(vlm, benchmark, index, example, request)
+        if question is not None:
+            found.append(question)
+        if len(found) == limit:
+            break
+    if not found:
+        accepted = "one with several images in a question, and choices that begin differently"
+        raise InvalidValueError("benchmark", benchmark.name, accepted)
+    return found
+
+
+def observe(
+    probe: AbstractProbe,
+    reader: Reader,
+    asked: Sequence[Question],
+    file: RecordFile,
+    progress: Progress,
+) -> None:
+    """Appends the record of every question that has none yet."""
+    if probe.one_per_cluster:
+        asked = list({q.example.cluster or q.example.id: q for q in reversed(asked)}.values())[::-1]
+    labels = {"model": reader.vlm.name, "decoding": probe.name}
+    labels["benchmark"] = asked[0].benchmark.name
+    task = progress.add_task(f"{probe.name} · {reader.vlm.name}", total=len(asked))
+    missing = [i for i, q in enumerate(asked) if {**labels, "id": q.example.id} not in file]
+    progress.advance(task, len(asked) - len(missing))
+    for start in range(0, len(missing), reader.batch):
+        chunk = missing[start : start + reader.batch]
+        for i, seen in zip(chunk, probe.observe(reader, asked, chunk, file.folder), strict=True):
+            file.append({**labels, **facts(asked[i]), "observed": seen})
+        progress.advance(task, len(chunk))
+
+
+def show(console: Console, name: str, records: Sequence[Record], folder: Path) -> None:
+    """Writes table and figure of a probe, and prints what matters most."""
+    view = VIEWS[name]
+    found = view.table(records, folder)
+    found.to_csv(folder / "table.csv", index=False, float_format="%.5g")
+    figure = view.figure(found)
+    figure.savefig(folder / "figure.pdf", bbox_inches="tight")
+    save_figure(figure, folder / "figure.png")
+    console.print(f"[bold]{name}[/bold], {len(records)} records")
+    console.print(printed(view.headline(found)), markup=False, highlight=False, soft_wrap=True)
+    console.print(f"table.csv, figure.png and figure.pdf: {folder}", soft_wrap=True)
+
+
+def printed(table: pd.DataFrame) -> Any:
+    """A table as text."""
+    return table.to_markdown(index=False, floatfmt=".2f", missingval="-")
+
+
+if __name__ == "__main__":
+    main()

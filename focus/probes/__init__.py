@@ -1,0 +1,23 @@
+"""Looking into a model: what each probe sees of each question. Tables are made in `analysis`."""
+
+from focus.probes.base import KINDS, AbstractProbe, Observation, Question, facts
+from focus.probes.entanglement import Entanglement
+from focus.probes.knockout import Knockout
+from focus.probes.lens import Lens
+from focus.probes.linear import Linear
+from focus.probes.patching import Patching
+from focus.probes.planted import PLANTED
+
+__all__ = [
+    "KINDS",
+    "PLANTED",
+    "AbstractProbe",
+    "Entanglement",
+    "Knockout",
+    "Lens",
+    "Linear",
+    "Observation",
+    "Patching",
+    "Question",
+    "facts",
+]
