@@ -20,6 +20,7 @@ from analysis import ablations
 from analysis.figures import behaviour_figure, contrast_weight_figure, save_figure
 from analysis.findings import headline_table
 from analysis.leakage import row_behaviour
+from analysis.probes.pages import knockout_markdown, patching_markdown
 from analysis.tables import bench_markdown, paired_markdown, prefill_markdown, summarise
 from experiments import ablation_report
 from focus.records import Record, read_records
@@ -27,7 +28,11 @@ from focus.records import Record, read_records
 ROOT = Path(__file__).resolve().parent.parent
 DEMO = ROOT / "docs" / "demo"
 RECORDS = DEMO / "records.jsonl.gz"
-PAGES = (ROOT / "README.md", *(ROOT / "docs" / name for name in ("ablations.md", "costs.md")))
+PAGES = (
+    ROOT / "README.md",
+    *(ROOT / "docs" / name for name in ("ablations.md", "costs.md", "mechanism.md")),
+)
+PROBES = ROOT / "docs" / "probes"
 BENCH = ROOT / "docs" / "bench" / "bench.json"
 ABLATIONS, WEIGHTS = ROOT / "docs" / "ablations", ROOT / "focus" / "zoo" / "weights"
 RULES = "domains"  # the ablation with every rule of the README's table
@@ -76,6 +81,8 @@ def with_tables(text: str) -> str:
         "rules table": lambda: headline_table(*ablation_records()),
         "bench table": lambda: bench_markdown(bench()["rows"]),
         "prefill table": lambda: prefill_markdown(bench()["prefill"]),
+        "knockout table": lambda: knockout_markdown(pd.read_csv(PROBES / "knockout.csv")),
+        "patching table": lambda: patching_markdown(pd.read_csv(PROBES / "patching.csv")),
     }
     for name, table in tables.items():
         start, end = f"<!-- {name} -->", f"<!-- end of {name} -->"
