@@ -32,6 +32,7 @@ from transformers import PreTrainedModel
 
 from focus.cache import States, composed_cache
 from focus.errors import UnsupportedGenerationError
+from focus.hooks import MASKABLE, removed_afterwards
 from focus.models.base import AbstractFamily, ImageFeatures
 from focus.prefill import AbstractRows, PromptRow, SharedPrefixRows
 from focus.prompts import Prompt
@@ -264,7 +265,7 @@ class ComposedRows(AbstractRows):
 
     def _check_attention(self) -> None:
         config = self.model.config.get_text_config()
-        if self._attention not in ("eager", "sdpa"):
+        if self._attention not in MASKABLE:
             raise UnsupportedGenerationError(
                 f"attention={self._attention!r} takes no mask of ours, which composed and hidden "
                 "images need; load the model with attention=sdpa or eager"
@@ -347,9 +348,7 @@ def _with_mask(attentions: Sequence[nn.Module], mask: Tensor) -> Iterator[None]:
     def see(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         return args, {**kwargs, "attention_mask": mask.to(kwargs["hidden_states"].device)}
 
-    handles = [each.register_forward_pre_hook(see, with_kwargs=True) for each in attentions]
-    try:
+    with removed_afterwards() as handles:
+        for attention in attentions:
+            handles.append(attention.register_forward_pre_hook(see, with_kwargs=True))
         yield
-    finally:
-        for handle in handles:
-            handle.remove()

@@ -214,6 +214,7 @@ class LocalEngine(AbstractEngine):
     def _smaller(self, prompts: Sequence[BranchedPrompt], part: list[int]) -> list[list[int]]:
         """What to try when memory ran out: half of the prompts, then half of the tokens at once."""
         self.store.clear()
+        self.vlm.known_states.clear()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         if len(part) > 1:
