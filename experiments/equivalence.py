@@ -59,7 +59,9 @@ def main(config: DictConfig) -> None:
     output.mkdir(parents=True, exist_ok=True)
     compared.to_csv(output / CELLS, index=False, float_format="%.4g")
     save_figure(equivalence_figure(compared, margin=config.margin), output / FIGURE)
-    command = " ".join(["python -m experiments.equivalence", *HydraConfig.get().overrides.task])
+    told = [each for each in HydraConfig.get().overrides.task
+            if not each.startswith(("results=", "output="))]  # fmt: skip
+    command = " ".join(["python -m experiments.equivalence", *told])
     origin = f"`{command}`, commit {environment()['commit'] or 'unknown'}"
     text = page(answers, compared, margin=config.margin, origin=origin)
     (output / DOCUMENT).write_text(text, encoding="utf-8")
