@@ -102,6 +102,7 @@ def test_rows_are_those_of_one_sequence_with_a_mask(any_vlm, strategy):
     settings = GenerationSettings(max_new_tokens=2)
     for number in (1, 2, 4, 8):
         images = tuple(picture(number + k, 32 + 8 * (k % 3)) for k in range(number))
+        images = (*images[:-1], images[0]) if number == 4 else images  # one picture in two places
         text = "first " + " and ".join(["image <image>"] * number) + " which is red ?"
         request = Request(images, text, str(number), targets=(number - 1,))
         prompt = strategy.one_pass(any_vlm, request).prepare(any_vlm, seed=0, keep_logits="none")
@@ -154,6 +155,18 @@ def test_with_eager_attention_and_little_memory(own_vlm):
     assert len(small.known_states) == 0
 
 
+def test_prompts_of_different_flows_can_be_asked_together(vlm):
+    """They do not share a batch, whose rows all have one way of coming about."""
+    (request,) = questions(2)[2:]
+    strategies = (Vanilla(), ComposedFocus(), ComposedFocus(flow="isolated"), MaskedFocus(),
+                  MaskedFocus(layers=(0,)))  # fmt: skip
+    prompts = [s.one_pass(vlm, request).prepare(vlm, seed=0, keep_logits="first")
+               for s in strategies]  # fmt: skip
+    for strategy, found in zip(strategies, LocalEngine(vlm).generate(prompts, GREEDY), strict=True):
+        alone = strategy.decode(vlm, request, GREEDY, keep_logits="first").branch_logits[0]
+        assert float((found.branch_logits[0] - alone).abs().max()) <= BOUND
+
+
 def test_hiding_in_no_layer_is_plain_decoding_and_in_one_layer_something_between(vlm):
     (request,) = questions(2)[2:]
     first = {
@@ -188,9 +201,20 @@ def test_images_run_once_for_all_questions_about_them(own_vlm, monkeypatch):
     composed = ComposedFocus(flow="isolated", sharing="run")
     assert run(composed, second) > 4 * text == run(composed, second)  # noise was new
     assert run(Vanilla(), second) > text
+    # Adaptive, both passes run the images once: the plain row is text alone.
+    other, third = (replace(first, images=tuple(picture(n + k, 40 + 8 * k) for k in range(3)))
+                    for n in (40, 50))  # fmt: skip
+    unsure = AdaptiveFocus(threshold=1, flow="kept", sharing="run")
+    plain_text = text - second_longer(first, second)
+    assert run(unsure, other) == run(kept, third) + plain_text
     # Two images have changed places and are wider than each other: they are run again, the first
     # and all noise that keeps its place are not.
     assert text < run(isolated, swapped) < run(Vanilla(), swapped)
+
+
+def second_longer(first: Request, second: Request) -> int:
+    """Words by which the second question is longer."""
+    return len(second.question.split()) - len(first.question.split())
 
 
 def counting(forward, tokens):
