@@ -124,14 +124,8 @@ def answer_rows(config: DictConfig, advance: Callable[[], None]) -> list[dict[st
         requests = [make_request(config, num_images, k) for k in range(config.repeats + 2)]
         for scheme, decoding in SCHEMES.items():
             vlm = fresh(built)
-
-            def decode(
-                request: Request,
-                decoding: AbstractDecoding = decoding,
-                vlm: VisionLanguageModel = vlm,
-            ) -> object:
-                # Without a lower bound random weights end some answers early.
-                return decoding.decode(vlm, request, settings, min_new_tokens=config.new_tokens)
+            # Without a lower bound random weights end some answers early.
+            decode = answering(vlm, decoding, settings, min_new_tokens=config.new_tokens)
 
             row = {"num_images": num_images, "scheme": scheme}
             rows.append(row | measured(vlm, decode, requests))
@@ -156,14 +150,7 @@ def prefill_rows(config: DictConfig, advance: Callable[[], None]) -> list[dict[s
         line: dict[str, Any] = {"num_images": num_images, "image": tokens, "text": words}
         for scheme, decoding in PREFILLS.items():
             vlm = fresh(built)
-
-            def decode(
-                request: Request,
-                decoding: AbstractDecoding = decoding,
-                vlm: VisionLanguageModel = vlm,
-            ) -> object:
-                return decoding.decode(vlm, request, settings)
-
+            decode = answering(vlm, decoding, settings)
             line[scheme] = measured(vlm, decode, requests)
             advance()
         for scheme in PREFILLS:
@@ -174,6 +161,16 @@ def prefill_rows(config: DictConfig, advance: Callable[[], None]) -> list[dict[s
                          "flops_over_plain": found["flops"] / base["flops"],
                          "kept_over_plain": found["kept"] / base["kept"]})  # fmt: skip
     return rows
+
+
+def answering(
+    vlm: VisionLanguageModel,
+    decoding: AbstractDecoding,
+    settings: GenerationSettings,
+    **kwargs: Any,
+) -> Callable[[Request], object]:
+    """A strategy with everything but its question."""
+    return lambda request: decoding.decode(vlm, request, settings, **kwargs)
 
 
 def sizes(config: DictConfig) -> list[tuple[int, int, int]]:

@@ -29,6 +29,7 @@ from omegaconf import DictConfig, OmegaConf
 from analysis.equivalence import cells, equivalence_figure, page
 from analysis.figures import save_figure
 from experiments.config import CONF, build, check_positive, entry_point, plain
+from experiments.demo import model_configs
 from experiments.evaluation import make_console, progress_bars, request_of, row_records, set_threads
 from experiments.tuning import to_dev
 from focus.benchmarks import AbstractBenchmark, Example
@@ -70,13 +71,9 @@ def main(config: DictConfig) -> None:
 
 def asked(config: DictConfig, progress: Any) -> pd.DataFrame:
     """One line per question, strategy and model, answered once."""
-    names = config.models or embedded_models()
-    known = {path.stem for path in (CONF / "model").glob("*.yaml")}
-    for name in names:
-        if name not in known:
-            raise UnknownNameError("model", name, sorted(known))
+    models = model_configs(config.models or "all")
     sets = list(question_sets(plain(config)["questions"]))
-    todo = list(itertools.product(names, sets, config.limits.items()))
+    todo = list(itertools.product(models, sets, config.limits.items()))
     task = progress.add_task("equivalence", total=len(todo))
     found, loaded = [], {}
     for name, node, (split, limit) in todo:
@@ -85,7 +82,7 @@ def asked(config: DictConfig, progress: Any) -> pd.DataFrame:
         path = Path(config.results) / name / f"{node['name']}-{split}-{key}.parquet"
         if not path.exists():
             if name not in loaded:
-                loaded = {name: build(read(CONF / "model" / f"{name}.yaml")).load()}
+                loaded = {name: build(models[name]).load()}
             benchmark = build_benchmark(node, split)
             engine = LocalEngine(loaded[name], batch=config.batch)
             lines = answered(engine, benchmark, config, limit)
@@ -97,20 +94,6 @@ def asked(config: DictConfig, progress: Any) -> pd.DataFrame:
         found.append(pd.read_parquet(path))
         progress.advance(task)
     return pd.concat(found, ignore_index=True)
-
-
-def embedded_models() -> list[str]:
-    """Names in conf/model of all models that come with the package."""
-    return sorted(
-        path.stem
-        for path in (CONF / "model").glob("*.yaml")
-        if str(read(path).get("source", "")).startswith("embedded:")
-    )
-
-
-def read(path: Path) -> DictConfig:
-    """One file of conf."""
-    return cast(DictConfig, OmegaConf.load(path))
 
 
 def question_sets(grids: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
@@ -128,7 +111,7 @@ def build_benchmark(node: Mapping[str, Any], split: str) -> AbstractBenchmark:
     known = {path.stem for path in (CONF / "benchmark").glob("*.yaml")}
     if node["benchmark"] not in known:
         raise UnknownNameError("benchmark", node["benchmark"], sorted(known))
-    config = read(CONF / "benchmark" / f"{node['benchmark']}.yaml")
+    config = cast(DictConfig, OmegaConf.load(CONF / "benchmark" / f"{node['benchmark']}.yaml"))
     config.update({key: value for key, value in node.items() if key not in ("benchmark", "name")})
     if split == "dev":
         to_dev(config)

@@ -16,8 +16,8 @@ import math
 import torch
 from torch import Tensor
 
-from focus.aggregation import aggregate, at_least_float32, check_shapes
-from focus.errors import InvalidValueError
+from focus.aggregation import AGGREGATIONS, aggregate, at_least_float32, check_shapes
+from focus.errors import InvalidValueError, UnknownNameError
 
 MAX_ALPHA = 10.0
 """Largest contrast weight accepted.
@@ -90,6 +90,18 @@ def plausible(aggregated: Tensor, *, beta: float) -> Tensor:
     if beta == 0:
         return torch.ones_like(aggregated, dtype=torch.bool)
     return aggregated >= math.log(beta) + aggregated.amax(dim=-1, keepdim=True)
+
+
+def validate_pooling(beta: float, aggregation: str) -> None:
+    """Raises unless `combine` accepts these settings.
+
+    Raises:
+        InvalidValueError: If `beta` is out of range.
+        UnknownNameError: If there is no such aggregation.
+    """
+    validate_beta(beta)
+    if aggregation not in AGGREGATIONS:
+        raise UnknownNameError("aggregation", aggregation, AGGREGATIONS)
 
 
 def combine(

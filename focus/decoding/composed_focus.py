@@ -24,13 +24,12 @@ from typing import ClassVar, Literal, final
 
 from torch import Tensor
 
-from focus.aggregation import AGGREGATIONS
 from focus.branches import BranchPlan, with_plain_row
-from focus.contrast import combine, validate_beta
+from focus.contrast import combine, validate_pooling
 from focus.decoding.base import Request
 from focus.decoding.branching import AbstractBranching
 from focus.decoding.rows import Pass
-from focus.errors import InvalidValueError, UnknownNameError
+from focus.errors import InvalidValueError
 from focus.models.loading import VisionLanguageModel
 from focus.routing import route
 
@@ -65,9 +64,7 @@ class ComposedFocus(AbstractBranching):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        validate_beta(self.beta)
-        if self.aggregation not in AGGREGATIONS:
-            raise UnknownNameError("aggregation", self.aggregation, AGGREGATIONS)
+        validate_pooling(self.beta, self.aggregation)
         if self.flow not in ("kept", "isolated"):
             accepted = "'kept' or 'isolated'; with a flow of its own in every row it is focus"
             raise InvalidValueError("flow", self.flow, accepted)

@@ -18,11 +18,9 @@ from typing import ClassVar, final
 
 from torch import Tensor
 
-from focus.aggregation import AGGREGATIONS
-from focus.contrast import combine, validate_beta
+from focus.contrast import combine, validate_pooling
 from focus.decoding.base import GenerationSettings
 from focus.decoding.branching import AbstractBranching
-from focus.errors import UnknownNameError
 from focus.noise import NoiseConfig
 
 
@@ -53,9 +51,7 @@ class Focus(AbstractBranching):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        validate_beta(self.beta)
-        if self.aggregation not in AGGREGATIONS:
-            raise UnknownNameError("aggregation", self.aggregation, AGGREGATIONS)
+        validate_pooling(self.beta, self.aggregation)
 
     @classmethod
     def official(cls, alpha: float = 0.1) -> Focus:

@@ -22,13 +22,12 @@ from typing import ClassVar, Literal, final
 
 from torch import Tensor
 
-from focus.aggregation import AGGREGATIONS
 from focus.branches import clean_plan, hidden_plan
-from focus.contrast import combine, validate_alpha, validate_beta
+from focus.contrast import combine, validate_alpha, validate_pooling
 from focus.decoding.base import Request
 from focus.decoding.branching import chosen_targets, means_plain
 from focus.decoding.rows import AbstractPassDecoding, Pass
-from focus.errors import InvalidValueError, UnknownNameError
+from focus.errors import InvalidValueError
 from focus.generate import check_encode_batch
 from focus.hooks import Layers, checked_layers, chosen_layers
 from focus.models.loading import VisionLanguageModel
@@ -69,10 +68,8 @@ class MaskedFocus(AbstractPassDecoding):
     def __post_init__(self) -> None:
         object.__setattr__(self, "layers", checked_layers(self.layers))
         validate_alpha(self.alpha)
-        validate_beta(self.beta)
+        validate_pooling(self.beta, self.aggregation)
         check_encode_batch(self.encode_batch)
-        if self.aggregation not in AGGREGATIONS:
-            raise UnknownNameError("aggregation", self.aggregation, AGGREGATIONS)
         for name, accepted in (
             ("flow", ("kept", "isolated")),
             ("single_image", ("plain", "contrast")),
