@@ -3,7 +3,7 @@
 #
 #   PYTHON=python3.12   interpreter to build the environment with
 #   UV=                 use pip even where uv is installed
-#   ARGS="..."          further arguments for demo, test, train-zoo, ladder, zoo-report, doctor, probe, leakage, evaluate, rescore, main-table, ablations, figures, forecast, equivalence, bench
+#   ARGS="..."          further arguments for demo, test, train-zoo, ladder, zoo-report, doctor, probe, leakage, evaluate, rescore, main-table, ablations, figures, forecast, bench
 #   MODELS=all          demo of every embedded model, not only of the three kinds of one architecture
 #   QUICK=1             demo, probes and ablations on a few questions only
 #   RUN=1               main-table runs what is missing first (ARGS="model=internvl3_2b": a part)
@@ -21,7 +21,7 @@ ABLATIONS := $(patsubst conf/experiment/ablation_%.yaml,ablation-%,$(wildcard co
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help env demo test test-slow test-vllm lint format typecheck notebooks train-zoo ladder zoo-report doctor probe leakage evaluate rescore main-table ablations figures forecast equivalence report bench lock clean
+.PHONY: help env demo test test-slow test-vllm lint format typecheck notebooks train-zoo ladder zoo-report doctor probe leakage evaluate rescore main-table ablations figures forecast report bench lock clean
 .PHONY: $(ABLATIONS)
 
 help: ## List the targets
@@ -95,9 +95,6 @@ figures: $(INSTALLED) ## Tables and figures of the ablations, and docs/results.m
 
 forecast: $(INSTALLED) ## Can the gain be told without labels? What the doctor forecasts with (docs/forecast), resumable
 	$(VENV_PYTHON) -m experiments.forecast $(ARGS)
-
-equivalence: $(INSTALLED) ## Is composed FOCUS the same as FOCUS? (docs/composed), resumable
-	$(VENV_PYTHON) -m experiments.equivalence $(ARGS)
 
 report: $(INSTALLED) ## Renew the demo table and figures of the documentation from its committed records
 	$(VENV_PYTHON) -m experiments.report

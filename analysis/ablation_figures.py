@@ -177,11 +177,15 @@ def _count(counts: pd.DataFrame, name: str) -> pd.Series:
     return counts[name.split()[0]]
 
 
-def cost_figure(points: pd.DataFrame) -> Figure:
-    """Accuracy against rows run, one panel per model; the line is the Pareto front.
+def cost_figure(
+    points: pd.DataFrame, cost: str = "rows", label: str = "rows per question"
+) -> Figure:
+    """Accuracy against a cost, one panel per model; the line is the Pareto front.
 
     Args:
-        points: columns model, rule, rows, value, ci_low and ci_high.
+        points: columns model, rule, `cost`, value, ci_low and ci_high.
+        cost: column of the cost.
+        label: of its axis.
     """
     points = points.assign(case="")
     rules = list(dict.fromkeys(points["rule"]))
@@ -193,7 +197,7 @@ def cost_figure(points: pd.DataFrame) -> Figure:
             i = rules.index(point["rule"])
             errors = [[point["value"] - point["ci_low"]], [point["ci_high"] - point["value"]]]
             # Most strategies run one row: side by side, or one would hide the others.
-            at = point["rows"] * 1.03 ** (i - (len(rules) - 1) / 2)
+            at = point[cost] * 1.03 ** (i - (len(rules) - 1) / 2)
             axes.errorbar(
                 at, point["value"], yerr=np.clip(errors, 0, None), color=colours[i],
                 marker=MARKERS[i % len(MARKERS)], ms=5, capsize=2, ls="none",
@@ -201,13 +205,11 @@ def cost_figure(points: pd.DataFrame) -> Figure:
             )  # fmt: skip
         # What knows the asked image is a bound: no front that a method could reach.
         methods = part[~part["rule"].isin(BOUNDS)]
-        front = methods[pareto(methods, "rows")].sort_values("rows")
-        axes.plot(
-            front["rows"], front["value"], color="0.4", lw=1, zorder=0, drawstyle="steps-post"
-        )
+        front = methods[pareto(methods, cost)].sort_values(cost)
+        axes.plot(front[cost], front["value"], color="0.4", lw=1, zorder=0, drawstyle="steps-post")
         axes.set_xscale("log", base=2)
         axes.xaxis.set_major_formatter("{x:g}")
-    _finish(figure, "rows per question", "accuracy")
+    _finish(figure, label, "accuracy")
     return figure
 
 

@@ -20,6 +20,8 @@ from analysis.ablations import (
     answers_frame,
     by_label,
     of_kind,
+    on_scheme,
+    shown_reading,
     values_of,
 )
 from analysis.comparisons import compare, selected
@@ -135,19 +137,21 @@ def run_table(records: Iterable[Record], name: str, rows: Mapping[str, Any]) -> 
         rows: settings of the rows of FOCUS that are shown.
     """
     records = list(records)
-    focus = {"rule": "sum", **rows}
+    focus, reading = {"rule": "sum", **rows}, shown_reading(records)
     lines = [r for r in of_kind(records, "answers")
-             if selected(r, {**focus, "temperature": None, "reading": VOCABULARY})]  # fmt: skip
+             if selected(r, {**focus, "temperature": None, "reading": reading})]  # fmt: skip
     grid = len({(r["model"], r["questions"]) for r in lines}) < len(lines)
     for by in (("model", "split", "kind", "num_images"), ("model", "split", "kind"), ("model",)):
         whole = list(by)
-        frame = compare(records, focus, {"rule": PLAIN}, by=(*by, *(("alpha",) if grid else ())))
+        apart = (*by, *(("alpha",) if grid else ()))
+        frame = compare(records, focus, {"rule": PLAIN}, by=apart, reading=reading)
         if grid:
             frame = frame.loc[frame.groupby(whole, sort=False)["delta"].idxmax()]
         if len(frame) <= SCREEN:
             break
     settings = [*by, *(("alpha",) if grid else ())]
-    table = Table(title=f"{name}: plain decoding and FOCUS", title_justify="left")
+    title = f"{name}: plain decoding and FOCUS, read {READ[reading]}"
+    table = Table(title=title, title_justify="left")
     for column in (*settings, "n", "plain", "FOCUS", "FOCUS - plain [95%]"):
         table.add_column(column.replace("_", " "), justify="left" if column in by else "right")
     for row in frame.to_dict("records"):
@@ -173,6 +177,7 @@ def label_frame(
         a label are left out.
     """
     records = list(records)
+    reading = shown_reading(records, reading)
     known = {r["questions"]: r[column] for r in of_kind(records, "questions")}
     names = ("model", "kind", "num_images", "rule")
     groups: dict[tuple[Any, ...], tuple[list[str], list[Any]]] = {}
@@ -199,6 +204,8 @@ def adaptive_frame(records: Iterable[Record], *, reading: str = VOCABULARY) -> p
         Columns of `analysis.ablations.adaptive_curve`, model, case (kind, number of images) and
         rule (adaptive FOCUS, or its routed form).
     """
+    records = list(records)
+    reading = shown_reading(records, reading)
     lines: dict[tuple[Any, ...], Record] = {
         (line["model"], line["questions"], line["rule"]): line
         for line in of_kind(records, "answers")
@@ -221,13 +228,13 @@ def adaptive_frame(records: Iterable[Record], *, reading: str = VOCABULARY) -> p
     return pd.concat(curves, ignore_index=True) if curves else pd.DataFrame()
 
 
-def case_name(kind: str, number: int) -> str:
-    """Name of a set of questions in figures.
+def case_name(kind: str, number: float | None) -> str:
+    """Name of a set of questions in figures, with the number of images if all have the same.
 
-    >>> case_name("indexed", 2), case_name("matching", 2)
-    ('indexed, N = 2', 'matching')
+    >>> case_name("indexed", 2), case_name("matching", 2), case_name("muirbench", None)
+    ('indexed, N = 2', 'matching', 'muirbench')
     """
-    return kind if kind == "matching" else f"{kind}, N = {number}"
+    return kind if kind == "matching" or pd.isna(number) else f"{kind}, N = {number:g}"
 
 
 def case_names(frame: pd.DataFrame) -> list[str]:
@@ -244,6 +251,7 @@ def cost_points(
         Columns of `analysis.ablations.answers_frame` and rows.
     """
     asked = [r for r in records if r.get("kind") == kind and r.get("num_images") == number]
+    reading = shown_reading(asked, reading)
     asked = [r for r in asked if r.get("reading", reading) == reading]
     lines = pd.DataFrame(of_kind(asked, "answers"))
     if lines.empty:
@@ -251,6 +259,49 @@ def cost_points(
     rows = lines.groupby(["model", "rule"])["rows"].mean().reset_index()
     return answers_frame(asked, metric=HEADLINE, pooled=POOLED).drop(
         columns="rows", errors="ignore").merge(rows, on=["model", "rule"])  # fmt: skip
+
+
+def measured_points(
+    records: Iterable[Record], kind: str, number: int, reading: str = CANDIDATES
+) -> pd.DataFrame:
+    """Accuracy of every rule on rows of every scheme, worlds put together, and measured seconds.
+
+    Adaptive decoding, whose share of questions that branch depends on the questions, is taken to
+    cost a plain answer and, where it branches, all of the rule that takes over.
+
+    Returns:
+        Columns of `analysis.ablations.answers_frame`, with rules named by their scheme, and seconds
+        (over those of plain decoding); rules that were not measured are left out.
+    """
+    records = list(records)
+    seconds = {
+        (line["model"], line["rule"]): line["over_plain"]
+        for line in of_kind(records, "cost")
+        if line["kind"] == kind and line["num_images"] == number
+    }
+    asked = [r for r in records if r.get("kind") == kind and r.get("num_images") == number]
+    asked = [r for r in asked if r.get("reading", reading) == reading]
+    frame = answers_frame(asked, metric=HEADLINE, pooled=POOLED)
+    if frame.empty:
+        return frame
+    branching = pd.DataFrame(of_kind(asked, "answers")).assign(
+        scheme=lambda lines: lines["scheme"].where(lines["scheme"].notna(), None)
+    )
+
+    def cost(row: Any) -> float:
+        taking = TAKES_OVER.get(row["rule"])
+        if taking is None:
+            return seconds.get((row["model"], on_scheme(row["rule"], row["scheme"])), np.nan)
+        own = branching[(branching["model"] == row["model"]) & (branching["rule"] == row["rule"])]
+        own = own[own["scheme"].isna() if row["scheme"] is None else own["scheme"] == row["scheme"]]
+        share = (own["rows"].mean() - 1) / rows_of(taking, number)
+        whole = seconds.get((row["model"], on_scheme(taking, row["scheme"])), np.nan)
+        return float(whole if share > 1 else 1 + share * whole)
+
+    frame["scheme"] = frame["scheme"].where(frame["scheme"].notna(), None)
+    frame["seconds"] = frame.apply(cost, axis=1)
+    names = [on_scheme(*each) for each in zip(frame["rule"], frame["scheme"], strict=True)]
+    return frame.assign(rule=names).dropna(subset="seconds")
 
 
 def seed_frame(frame: pd.DataFrame) -> pd.DataFrame:

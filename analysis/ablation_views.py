@@ -16,11 +16,26 @@ from analysis.ablation_figures import (
     lines_figure,
     rows_figure,
 )
-from analysis.ablation_tables import adaptive_frame, case_names, cost_points, label_frame
-from analysis.ablations import HEADLINE, PLAIN, POOLED, Record, answers_frame, of_kind
+from analysis.ablation_tables import (
+    adaptive_frame,
+    case_names,
+    cost_points,
+    label_frame,
+    measured_points,
+)
+from analysis.ablations import (
+    HEADLINE,
+    PLAIN,
+    POOLED,
+    Record,
+    answers_frame,
+    of_kind,
+    shown_reading,
+)
 from analysis.claims import DEFAULT_NOISE
+from analysis.equivalence import CELL, compared, equivalence_figure, pairs
 from analysis.judging import rule_cells
-from focus.zoo.answers import READINGS, VOCABULARY
+from focus.zoo.answers import CANDIDATES, READINGS, VOCABULARY
 
 Draw = Callable[[list[Record], pd.DataFrame], Figure | None]
 """From the records of an experiment and its pooled frame to a figure, if there is one to draw."""
@@ -58,6 +73,8 @@ def pooled_frame(records: Iterable[Record], view: View) -> pd.DataFrame:
 
 
 def _greedy(pooled: pd.DataFrame, reading: str = VOCABULARY) -> pd.DataFrame:
+    if not (pooled["reading"] == reading).any():  # such as text, where answers are only ranked
+        reading = CANDIDATES
     return pooled[(pooled["reading"] == reading) & pooled["temperature"].isna()]
 
 
@@ -139,6 +156,25 @@ def _cost(kind: str, number: int) -> Draw:
     return draw
 
 
+def _equivalence(records: list[Record], pooled: pd.DataFrame) -> Figure | None:
+    """Against FOCUS; of models whose name does not tell their kind, each is one of its own."""
+    kinds = {name: name.partition("-")[2].partition("-")[0] or name for name in pooled["model"]}
+    paired = pairs(records, kinds)
+    if paired.empty:
+        return None
+    cells = compared(paired, (*CELL, "kind", "ours"))
+    return equivalence_figure(cells[cells["reading"] == shown_reading(records, CANDIDATES)])
+
+
+def _measured(kind: str, number: int) -> Draw:
+    def draw(records: list[Record], pooled: pd.DataFrame) -> Figure | None:
+        points = measured_points(records, kind, number)
+        label = "seconds, in those of plain decoding"
+        return cost_figure(points, "seconds", label) if len(points) else None
+
+    return draw
+
+
 def _adaptive(records: list[Record], pooled: pd.DataFrame) -> Figure | None:
     curves = adaptive_frame([r for r in records if r.get("kind") == "indexed"])
     return adaptive_figure(curves) if len(curves) else None
@@ -170,7 +206,8 @@ def _scales(records: list[Record], pooled: pd.DataFrame) -> Figure | None:
 
 def _cooled(records: list[Record], pooled: pd.DataFrame) -> Figure | None:
     """Against temperature; greedy decoding stands at zero."""
-    frame = pooled[pooled["reading"] == VOCABULARY]
+    text = pooled["reading"] == VOCABULARY
+    frame = pooled[text] if text.any() else pooled
     frame = frame.assign(temperature=frame["temperature"].fillna(0.0))
     return lines_figure(frame, "temperature", label="temperature (0: greedy)")
 
@@ -183,6 +220,15 @@ VIEWS: dict[str, View] = {
             **{f"difference-{reading}": _map("rule", reading) for reading in READINGS},
             "cost": _cost("indexed", 2),
             "adaptive": _adaptive,
+        },
+    ),
+    "schemes": View(
+        "How the other images are hidden",
+        ("num_images", "scheme", "rule"),
+        {
+            "equivalence": _equivalence,
+            "sum": _map("scheme", CANDIDATES, rule="sum"),
+            "cost": _measured("indexed", 2),
         },
     ),
     "benchmarks": View(

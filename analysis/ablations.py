@@ -23,6 +23,7 @@ from analysis.resampling import mean_interval, sign_flip, t_test
 from analysis.statistics import holm
 from analysis.zoo import TRACEABLE
 from focus.errors import InvalidValueError
+from focus.zoo.answers import CANDIDATES, VOCABULARY
 
 Record = dict[str, Any]
 PLAIN = "plain"
@@ -31,7 +32,19 @@ PAIRED = ("model", "questions", "reading", "temperature")
 #: Settings of a line, in the order of a table's columns.
 SETTINGS = (
     *("model", "world", "kind", "num_images", "similarity", "position", "split", "questions"),
-    *("rule", "alpha", "beta", "noise", "scale", "severity", "seed", "sharing", "targets", "tint"),
+    *(
+        "rule",
+        "alpha",
+        "beta",
+        "noise",
+        "scale",
+        "severity",
+        "seed",
+        "sharing",
+        "targets",
+        "tint",
+        "scheme",
+    ),
     *("temperature", "setting", "reading"),
 )
 #: What tables and figures put together, unless they are about it: worlds, how alike images are, and
@@ -65,9 +78,28 @@ def read_records(path: str | os.PathLike[str]) -> list[Record]:
         return [json.loads(line) for line in file]
 
 
+def on_scheme(rule: str, scheme: str | None) -> str:
+    """Name of a rule on rows of a scheme; on those of FOCUS it is the rule's own.
+
+    >>> on_scheme("sum", None), on_scheme("sum", "composed")
+    ('sum', 'composed sum')
+    """
+    return rule if scheme in (None, "focus") else f"{scheme} {rule}"
+
+
 def of_kind(records: Iterable[Record], kind: str) -> list[Record]:
     """Records whose ``record`` is ``answers``, ``questions``, ``rows`` or ``cost``."""
     return [record for record in records if record["record"] == kind]
+
+
+def shown_reading(records: Iterable[Record], wanted: str = VOCABULARY) -> str:
+    """The reading that tables and figures show: the ranking where answers have no other.
+
+    >>> shown_reading([{"record": "answers", "reading": "candidates"}])
+    'candidates'
+    """
+    found = {record["reading"] for record in of_kind(records, "answers") if "reading" in record}
+    return wanted if wanted in found else CANDIDATES
 
 
 def values_of(record: Mapping[str, Any], metric: str = "accuracy") -> np.ndarray:
@@ -258,7 +290,7 @@ def choose(scores: Mapping[float, float]) -> float:
 
 
 def adaptive_curve(
-    margins: np.ndarray, plain: np.ndarray, focus: np.ndarray, *, branched_rows: int
+    margins: np.ndarray, plain: np.ndarray, focus: np.ndarray, *, branched_rows: float
 ) -> pd.DataFrame:
     """Accuracy against cost of branching only where plain decoding is unsure.
 

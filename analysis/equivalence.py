@@ -4,122 +4,105 @@ Two strategies are *equivalent* on some questions where the 90% interval of the 
 their accuracies lies within a margin, which is two one-sided tests at 5% (Schuirmann 1987). They
 *part* where the 95% interval lies beyond zero. Everything else is undecided, which with few
 questions most cells are; all questions of a kind of model together decide.
+
+Reads the records of ``experiment=ablation_schemes``: the published sum on rows of every scheme, at
+the weight chosen for FOCUS, and plain decoding with isolated images.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 
+from analysis.ablations import PLAIN, Record, of_kind, unit_values
 from analysis.statistics import paired_difference
+from focus.zoo.answers import CANDIDATES, VOCABULARY
 
-#: What an embedded model learned to do where the asked image is noise; part of its name.
-KINDS = ("abstaining", "guessing", "answering")
-#: What is compared with what; in the order of the tables.
-PAIRS = {
-    "composed": "focus",
-    "composed_isolated": "focus",
-    "masked": "focus",
-    "masked_isolated": "focus",
-    "plain_isolated": "plain",
-}
+#: Accuracies that differ by less are the same.
+MARGIN = 0.02
+#: What is compared with FOCUS or, the last, with plain decoding; in the order of the tables.
 NAMES = {
     "composed": "composed, flow kept",
-    "composed_isolated": "composed, images isolated",
-    "masked": "masked, flow kept",
-    "masked_isolated": "masked, images isolated",
+    "isolated": "composed, images isolated",
+    "masked": "masked",
     "plain_isolated": "plain, images isolated",
 }
 EQUIVALENT, HIGHER, LOWER, UNDECIDED = "equivalent", "higher", "lower", "undecided"
-READINGS = {"candidates": "candidate_right", "text": "text_right"}
-CELL = ["split", "model", "questions", "num_images"]
+CELL = ["model", "questions", "num_images", "reading"]
 
 
-def cells(answers: pd.DataFrame, *, margin: float) -> pd.DataFrame:
-    """Every pair of strategies in every cell and reading.
+def pairs(records: Iterable[Record], kinds: Mapping[str, str]) -> pd.DataFrame:
+    """Every line that stands for another one, beside it and plain decoding.
 
     Args:
-        answers: of `experiments.equivalence`: a line per question, strategy and model.
-        margin: accuracies that differ by less are the same, in [0, 1].
+        records: of one run.
+        kinds: of the models.
 
     Returns:
-        One line each: `CELL`, ``ours``, ``reading`` and what `compared` finds.
+        `CELL`, ``kind``, ``ours`` (key of `NAMES`), ``same``, ``divergence`` and, a value per
+        question in [0, 1], ``a`` (ours), ``b`` (the exact one), ``plain`` and their ``clusters``.
     """
-    found = []
-    for labels, part in answers.groupby(CELL, sort=False):
-        for ours, exact in PAIRS.items():
-            for reading in READINGS:
-                result = compared(part, ours, exact, reading, margin=margin)
-                if result is not None:
-                    cell = dict(zip(CELL, labels, strict=True))
-                    found.append({**cell, "ours": ours, "reading": reading, **result})
-    return with_kinds(pd.DataFrame(found))
+    records = list(records)
+    questions = {line["questions"]: line for line in of_kind(records, "questions")}
+    lines = [line for line in of_kind(records, "answers") if "marks" in line]
+    found = {(*_cell(line), line["rule"], line.get("scheme")): line for line in lines}
+    rows = []
+    for line in lines:
+        ours = line.get("scheme") if line["rule"] == "sum" else line["rule"]
+        if ours not in NAMES:
+            continue
+        exact = PLAIN if ours == "plain_isolated" else "sum"
+        asked = questions[line["questions"]]
+        a, labels = unit_values(line, asked, "accuracy")
+        b, plain = (
+            unit_values(found[(*_cell(line), rule, None)], asked, "accuracy")[0]
+            for rule in (exact, PLAIN)
+        )
+        cell = dict(zip(CELL, _cell(line), strict=True))
+        rows.append({**cell, "kind": kinds.get(line["model"], line["model"]), "ours": ours,
+                     "same": line["same"], "divergence": line["divergence"],
+                     "a": a, "b": b, "plain": plain, "clusters": labels})  # fmt: skip
+    return pd.DataFrame(rows)
 
 
-def pooled(answers: pd.DataFrame, by: Sequence[str], *, margin: float, reading: str = "candidates",
-           ) -> pd.DataFrame:  # fmt: skip
-    """The same over all questions of a group, such as of one kind of model; every cell counts by
-    its questions."""
-    found = []
-    for labels, part in with_kinds(answers).groupby(list(by), sort=False):
-        # Questions of different models about the same images depend on each other.
-        part = part.assign(cluster=part["questions"] + part["cluster"].astype(str))
-        for ours, exact in PAIRS.items():
-            result = compared(part, ours, exact, reading, margin=margin)
-            if result is not None:
-                found.append({**dict(zip(by, labels, strict=True)), "ours": ours, **result})
-    return pd.DataFrame(found)
+def _cell(line: Mapping[str, Any]) -> tuple[Any, ...]:
+    return tuple(line[name] for name in CELL)
 
 
-def compared(
-    part: pd.DataFrame, ours: str, exact: str, reading: str, *, margin: float
-) -> dict[str, Any] | None:
-    """One pair of strategies on some questions; None where that reading is not there.
+def compared(paired: pd.DataFrame, by: Sequence[str], margin: float = MARGIN) -> pd.DataFrame:
+    """What a test says of each group of lines, all their questions together.
 
-    ``accuracy`` of ours, of the ``exact`` one and of ``plain``; ``difference`` of the first two
-    with its 95% interval and ``low90``, ``high90``; ``agree``, the share of equal answers;
-    ``divergence`` of the first token's distribution in nats, mean; ``verdict``.
+    Args:
+        paired: of `pairs`.
+        by: columns that groups are apart by; `CELL` with kind and ours for every cell alone.
+        margin: accuracies that differ by less are the same, in (0, 1).
+
+    Returns:
+        `by`, ``n``, ``accuracy`` (ours), ``exact``, ``plain``, ``difference`` of the first two with
+        its 95% interval ``low`` and ``high``, ``same`` (share of equal answers), ``divergence``
+        (nats, mean) and ``verdict``.
     """
-    key = ["model", "questions", "split", "id"]
-    column, answer = READINGS[reading], "candidate" if reading == "candidates" else "text"
-    sides = [part[part["strategy"] == name].set_index(key) for name in (ours, exact, "plain")]
-    if any(side.empty or side[column].isna().any() for side in sides):
-        return None
-    a, b, plain = (side.loc[sides[0].index] for side in sides)
-    arguments = (a[column].astype(float), b[column].astype(float), list(a["cluster"]))
-    wide, narrow = (paired_difference(*arguments, level=level, resamples=2000)
-                    for level in (0.95, 0.90))  # fmt: skip
-    return {
-        "n": len(a),
-        "accuracy": float(a[column].mean()),
-        "exact": float(b[column].mean()),
-        "plain": float(plain[column].mean()),
-        "difference": wide.delta,
-        "low": wide.low,
-        "high": wide.high,
-        "low90": narrow.low,
-        "high90": narrow.high,
-        "agree": float((a[answer] == b[answer]).mean()),
-        "divergence": float(a["divergence"].mean()),
-        "verdict": verdict(wide, narrow, margin),
-    }
-
-
-def with_kinds(frame: pd.DataFrame) -> pd.DataFrame:
-    """Adds the kind of every embedded model; any other model is a kind of its own.
-
-    >>> with_kinds(pd.DataFrame({"model": ["internvl-guessing-seed1", "other"]}))["kind"].tolist()
-    ['guessing', 'other']
-    """
-
-    def kind(model: str) -> str:
-        return next((kind for kind in KINDS if kind in model.split("-")), model)
-
-    return frame.assign(kind=frame["model"].map(kind))
+    rows = []
+    for key, part in paired.groupby(list(by), sort=False):
+        a, b, plain = (np.concatenate(part[name].tolist()) for name in ("a", "b", "plain"))
+        clusters = [label for labels in part["clusters"] for label in labels]
+        wide, narrow = (
+            paired_difference(a, b, clusters, level=level, resamples=2000) for level in (0.95, 0.90)
+        )
+        weights = part["a"].map(len)
+        rows.append({
+            **dict(zip(by, key, strict=True)), "n": len(a),
+            "accuracy": a.mean(), "exact": b.mean(), "plain": plain.mean(),
+            "difference": wide.delta, "low": wide.low, "high": wide.high,
+            **{name: np.average(part[name], weights=weights) for name in ("same", "divergence")},
+            "verdict": verdict(wide, narrow, margin),
+        })  # fmt: skip
+    return pd.DataFrame(rows)
 
 
 def verdict(wide: Any, narrow: Any, margin: float) -> str:
@@ -131,17 +114,18 @@ def verdict(wide: Any, narrow: Any, margin: float) -> str:
     return LOWER if wide.high < 0 else UNDECIDED
 
 
-def equivalence_figure(compared: pd.DataFrame, *, margin: float) -> Figure:
-    """Accuracy of each strategy against that of the exact one, a point for every cell of test."""
+def equivalence_figure(cells: pd.DataFrame, margin: float = MARGIN) -> Figure:
+    """Accuracy of each strategy against that of the exact one, a point for every cell.
+
+    Args:
+        cells: of `compared`, by `CELL`, kind and ours; of one reading.
+        margin: within it they are the same: the grey band.
+    """
     sns.set_theme(style="whitegrid", context="paper")
-    shown = compared[compared["split"] == "test"]
-    read = [reading for reading in READINGS if (shown["reading"] == reading).any()]
-    shown = shown[shown["reading"] == read[0]]
-    shown = shown.assign(strategy=shown["ours"].map(NAMES))
     grid = sns.relplot(
-        shown, x="exact", y="accuracy", col="strategy", col_order=list(NAMES.values()),
-        hue="kind", style="num_images", height=2.4, aspect=0.95, s=28, alpha=0.8,
-        facet_kws={"xlim": (0, 1.02), "ylim": (0, 1.02)},
+        cells.assign(strategy=cells["ours"].map(NAMES)), x="exact", y="accuracy",
+        col="strategy", col_order=list(NAMES.values()), col_wrap=2, hue="kind", style="num_images",
+        height=2.0, s=22, alpha=0.8, facet_kws={"xlim": (0, 1.02), "ylim": (0, 1.02)},
     )  # fmt: skip
     for axes in grid.axes.flat:
         axes.plot([0, 1], [0, 1], color="0.6", lw=0.8, zorder=0)
@@ -149,71 +133,69 @@ def equivalence_figure(compared: pd.DataFrame, *, margin: float) -> Figure:
             [0, 1], [-margin, 1 - margin], [margin, 1 + margin], color="0.85", zorder=0
         )
     grid.set_titles("{col_name}")
-    grid.set_axis_labels("FOCUS (right: plain), accuracy", "accuracy")
+    grid.set_axis_labels("FOCUS (last: plain)", "accuracy")
     return grid.figure
 
 
-def page(answers: pd.DataFrame, compared: pd.DataFrame, *, margin: float, origin: str) -> str:
-    """The document: conclusion, table, figure, where they part, and why."""
-    test = answers[answers["split"] == "test"]
-    # Where choices cannot be told apart by their tokens there is only text.
-    first, *others = [reading for reading in READINGS if (compared["reading"] == reading).any()]
-    told = compared[(compared["split"] == "test") & (compared["reading"] == first)]
-    kinds = pooled(test, ["kind"], margin=margin, reading=first)
-    what = "likeliest among the candidates" if first == "candidates" else "the generated text"
+def sections(records: Iterable[Record], kinds: Mapping[str, str]) -> list[str]:
+    """Conclusion, tables, where they part, and why; nothing where there are no such lines."""
+    records = list(records)
+    paired = pairs(records, kinds)
+    if paired.empty:
+        return []
+    told = CANDIDATES if (paired["reading"] == CANDIDATES).any() else VOCABULARY
+    cells = compared(paired, (*CELL, "kind", "ours"))
+    groups = compared(paired, ("reading", "kind", "ours"))
+    ranked = groups[groups["reading"] == told]
     parts = [
-        "# Composed FOCUS: what FOCUS needs, and what it does not",
-        f"Generated by {origin}; do not edit. Test split, the answer that is {what}; differences "
-        f"with 95% intervals over questions; equivalent: within {margin:g} by two one-sided tests "
-        "at 5%. "
-        "Models: " + ", ".join(sorted(answers["model"].unique())) + ".",
-        conclusion(kinds),
-        kinds_table(kinds, told).to_markdown(index=False, disable_numparse=True),
-        "![Accuracy of each strategy against the exact one](equivalence.png)",
-        "## The number of images",
-        number_table(told).to_markdown(index=False, disable_numparse=True),
-        "## Where they part most",
-        parting_table(told).to_markdown(index=False, disable_numparse=True),
-        rows_sentence(answers),
+        f"## Is it the same as FOCUS?\n\nEquivalent: within {MARGIN:g} of accuracy by two "
+        "one-sided tests at 5%, all questions of a kind of model together; by the ranking of the "
+        "candidates, at the weight chosen for FOCUS.",
+        conclusion(ranked),
+        kinds_table(ranked, cells).to_markdown(index=False, disable_numparse=True),
+        "### Every model",
+        models_table(compared(paired[paired["reading"] == told], ("model", "ours")))
+        .to_markdown(index=False, disable_numparse=True),
+        "### Where they part most",
+        parting_table(cells[cells["reading"] == told])
+        .to_markdown(index=False, disable_numparse=True),
+        rows_sentence(records, kinds),
     ]  # fmt: skip
-    for reading in others:
-        own = compared[(compared["split"] == "test") & (compared["reading"] == reading)]
-        table = kinds_table(pooled(test, ["kind"], margin=margin, reading=reading), own)
-        parts += ["## Generated text", table.to_markdown(index=False, disable_numparse=True)]
-    parts.append(
-        "Dev decided nothing but which flow is the default: " + dev_sentence(compared, first)
-    )
-    return "\n\n".join(parts) + "\n"
+    if told != VOCABULARY and (groups["reading"] == VOCABULARY).any():
+        table = kinds_table(groups[groups["reading"] == VOCABULARY], cells)
+        markdown = table.to_markdown(index=False, disable_numparse=True)
+        parts += ["### As generated text", markdown]
+    return [part for part in parts if part]
 
 
-def conclusion(kinds: pd.DataFrame) -> str:
+def conclusion(groups: pd.DataFrame) -> str:
     """One sentence for every strategy."""
     lines = []
     for ours, name in NAMES.items():
-        own = kinds[kinds["ours"] == ours]
+        own = groups[groups["ours"] == ours]
         words = [f"{row['kind']} {row['verdict']} ({_interval(row)})"
                  for row in own.to_dict("records")]  # fmt: skip
-        against = "plain decoding" if PAIRS[ours] == "plain" else "FOCUS"
-        lines.append(f"- **{name}** against {against}, all questions of a kind of model together: "
-                     + "; ".join(words) + ".")  # fmt: skip
+        against = "plain decoding" if ours == "plain_isolated" else "FOCUS"
+        if words:
+            lines.append(f"- **{name}** against {against}: " + "; ".join(words) + ".")
     return "\n".join(lines)
 
 
-def kinds_table(kinds: pd.DataFrame, cells: pd.DataFrame) -> pd.DataFrame:
+def kinds_table(groups: pd.DataFrame, cells: pd.DataFrame) -> pd.DataFrame:
     """A line for every kind of model and strategy."""
     lines = []
-    for row in kinds.sort_values(["kind", "ours"], kind="stable").to_dict("records"):
-        own = cells[(cells["kind"] == row["kind"]) & (cells["ours"] == row["ours"])]
+    for row in groups.sort_values("kind", kind="stable").to_dict("records"):
+        own = cells[(cells["kind"] == row["kind"]) & (cells["ours"] == row["ours"])
+                    & (cells["reading"] == row["reading"])]  # fmt: skip
         counts = own["verdict"].value_counts()
         lines.append({
             "kind": row["kind"],
             "strategy": NAMES[row["ours"]],
             "n": row["n"],
-            "plain": f"{row['plain']:.3f}",
-            "exact": f"{row['exact']:.3f}",
+            **{name: f"{row[name]:.3f}" for name in ("plain", "exact")},
             "ours": f"{row['accuracy']:.3f}",
             "difference": _interval(row),
-            "same answer": f"{row['agree']:.3f}",
+            "same answer": f"{row['same']:.3f}",
             "KL, nats": f"{row['divergence']:.2f}",
             "cells: equivalent / undecided / lower / higher": " / ".join(
                 str(counts.get(word, 0)) for word in (EQUIVALENT, UNDECIDED, LOWER, HIGHER)),
@@ -221,11 +203,16 @@ def kinds_table(kinds: pd.DataFrame, cells: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(lines)
 
 
-def number_table(cells: pd.DataFrame) -> pd.DataFrame:
-    """Mean difference over cells by number of images, a column for each strategy."""
-    means = cells.pivot_table(index=["kind", "num_images"], columns="ours", values="difference")
-    means = means.reindex(columns=[ours for ours in NAMES if ours in means]).rename(columns=NAMES)
-    return means.map(lambda value: f"{value:+.3f}").reset_index()
+def models_table(groups: pd.DataFrame) -> pd.DataFrame:
+    """Models down, the difference of each strategy across; equivalent ones are bold."""
+    cells = [
+        f"**{_interval(row)}**" if row["verdict"] == EQUIVALENT else _interval(row)
+        for row in groups.to_dict("records")
+    ]
+    table = groups.assign(cell=cells).pivot(index="model", columns="ours", values="cell")
+    order = [ours for ours in NAMES if ours in table]
+    table.insert(0, "n", groups.groupby("model")["n"].min().astype(str))
+    return table[["n", *order]].rename(columns=NAMES).reset_index()
 
 
 def parting_table(cells: pd.DataFrame, most: int = 3) -> pd.DataFrame:
@@ -241,32 +228,30 @@ def parting_table(cells: pd.DataFrame, most: int = 3) -> pd.DataFrame:
     return pd.DataFrame(lines)
 
 
-def rows_sentence(answers: pd.DataFrame) -> str:
-    """What the rows say: is it the branch of the asked image, or are the others less silent?"""
-    test = with_kinds(answers[(answers["split"] == "test") & answers["on_target_right"].notna()])
-    if test.empty:
+def rows_sentence(records: Iterable[Record], kinds: Mapping[str, str]) -> str:
+    """What the rows say: is it the branch of the asked image, or do the others commit themselves
+    more?"""
+    rows = pd.DataFrame(of_kind(records, "rows"))
+    rows = rows[rows["role"].isin(("on target", "off target"))] if len(rows) else rows
+    if rows.empty:
         return "No question names the image that it asks about, so rows cannot be told apart."
-    means = test.groupby(["kind", "strategy"])[["on_target_right", "off_target_commits"]].mean()
+    rows["kind"] = [kinds.get(model, model) for model in rows["model"]]
+    rows["scheme"] = rows["scheme"].fillna("FOCUS") if "scheme" in rows else "FOCUS"
+    sums = rows.groupby(["kind", "scheme", "role"])[["right", "own", "total"]].sum()
     words = []
-    for kind in dict.fromkeys(test["kind"]):
-        own = [
-            f"{NAMES.get(str(name), 'FOCUS')} {row.on_target_right:.2f} / "
-            f"{row.off_target_commits:.2f}"
-            for name, row in means.loc[kind].iterrows()
-        ]
+    for kind in dict.fromkeys(rows["kind"]):
+        own = []
+        for scheme in dict.fromkeys(rows["scheme"]):
+            on, off = (sums.loc[(kind, scheme, role)] for role in ("on target", "off target"))
+            name = NAMES.get(str(scheme), scheme)
+            right, committed = on["right"] / on["total"], off["own"] / off["total"]
+            own.append(f"{name} {right:.2f} / {committed:.2f}")
         words.append(f"- {kind}: " + ", ".join(own))
     return (
-        "Why, from the rows of questions that name one image: share of right answers of the branch "
-        "in which the asked image is clean / probability that the other branches give their "
-        "likeliest wrong candidate.\n\n" + "\n".join(words)
+        "Why, from the rows of questions that name one image, over the whole vocabulary: how often "
+        "the branch of the asked image is right / the others name what their own image shows."
+        "\n\n" + "\n".join(words)
     )
-
-
-def dev_sentence(cells: pd.DataFrame, reading: str) -> str:
-    """Mean difference of both flows on dev."""
-    dev = cells[(cells["split"] == "dev") & (cells["reading"] == reading)]
-    means: Mapping[Any, float] = dev.groupby("ours")["difference"].mean().to_dict()
-    return ", ".join(f"{NAMES[ours]} {means[ours]:+.3f}" for ours in NAMES if ours in means) + "."
 
 
 def _interval(row: Mapping[str, Any]) -> str:

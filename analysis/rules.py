@@ -16,7 +16,7 @@ In the formulas p_k is branch k, p_ref the reference, p_plain plain decoding, al
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -40,12 +40,41 @@ class Evidence:
         branches: ``[branch, questions, vocabulary]``.
         target: ``[questions]``, the branch whose clean images the question names; None where
             questions name none, or all.
+        numbers: ``[questions]``, branches of each; further ones are not its own. None where all
+            questions have all of them.
     """
 
     plain: Tensor
     reference: Tensor
     branches: Tensor
     target: Tensor | None = None
+    numbers: Tensor | None = None
+
+    def branches_of(self, question: int) -> int:
+        """Branches of one question."""
+        return len(self.branches) if self.numbers is None else int(self.numbers[question])
+
+    @property
+    def mean_branches(self) -> float:
+        """Branches of a question, on average."""
+        if self.numbers is None:
+            return len(self.branches)
+        mean = float(self.numbers.double().mean())
+        return int(mean) if mean.is_integer() else mean
+
+    @property
+    def alike(self) -> Iterator[tuple[Tensor, Evidence]]:
+        """Parts with equally many branches, and the places of their questions."""
+        if self.numbers is None or bool((self.numbers == len(self.branches)).all()):
+            yield torch.arange(len(self.plain)), self
+            return
+        for number in self.numbers.unique().tolist():
+            at = (self.numbers == number).nonzero().flatten()
+            target = None if self.target is None else self.target[at]
+            yield (
+                at,
+                Evidence(self.plain[at], self.reference[at], self.branches[:number, at], target),
+            )
 
 
 Rule = Callable[[Evidence, float], Tensor]
@@ -68,8 +97,8 @@ TAKES_OVER: Mapping[str, str] = MappingProxyType(
 )
 
 
-def rows_of(name: str, num_branches: int) -> int:
-    """Rows that a rule needs.
+def rows_of(name: str, num_branches: float) -> float:
+    """Rows that a rule needs, on average where questions have different numbers of branches.
 
     >>> rows_of("sum", 2), rows_of("routed", 2)
     (3, 4)
@@ -162,7 +191,10 @@ def apply_rule(name: str, evidence: Evidence, alpha: float) -> Tensor:
     """
     if name not in RULES:
         raise UnknownNameError("rule", name, RULES)
-    return RULES[name](evidence, alpha)
+    logits = torch.empty_like(evidence.plain)
+    for at, part in evidence.alike:
+        logits[at] = RULES[name](part, alpha)
+    return logits
 
 
 def divergence(evidence: Evidence) -> Tensor:

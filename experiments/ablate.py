@@ -1,12 +1,14 @@
-"""The ablations: what each part of FOCUS does, on every embedded model and world.
+"""The ablations: what each part of FOCUS does, on any model and benchmark.
 
     python -m experiments.ablate experiment=ablation_noise                    (make ablation-noise)
     python -m experiments.ablate --multirun 'experiment=glob(ablation_*)'     (make ablations)
+    python -m experiments.ablate experiment=ablation_noise model=qwen2_5_vl_7b benchmark=muirbench
 
-Each experiment is a grid of cells in ``conf/experiment``. Finished cells are kept and never
-computed twice; the records of an experiment, one line of marks for each setting, model and set of
-questions, are written when all its cells are there; those of models that were not asked this time
-stay.
+Each experiment is a grid of cells in ``conf/experiment``: every embedded model and world, unless a
+model or a benchmark is named. Finished cells are kept and never computed twice; the records of an
+experiment, one line of marks for each setting, model and set of questions, are written when all its
+cells are there; those of models that were not asked this time stay. A named model or benchmark has
+a folder of its own in ``results``, with its tables and figures.
 """
 
 from __future__ import annotations
@@ -18,21 +20,29 @@ check_command_line("ablate", __name__)  # before the seconds that the other impo
 import json
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import matplotlib as mpl
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 from transformers.utils.logging import disable_progress_bar
 
 from analysis.ablation_tables import run_table
 from analysis.ablations import Record, read_records, write_records
 from experiments.ablation_blocks import Bench, Block
-from experiments.ablation_cells import LogitStore, Model, Rows, load_questions, models_of, rows_grid
+from experiments.ablation_cells import LogitStore
 from experiments.ablation_choice import Chooser
 from experiments.ablation_costs import cost_records
+from experiments.ablation_models import Model, models_of
+from experiments.ablation_questions import AnyQuestions
+from experiments.ablation_report import model_kinds, write_experiment
+from experiments.ablation_rows import Rows, rows_grid
 from experiments.config import entry_point, plain
 from experiments.evaluation import make_console, progress_bars, set_threads
+
+#: Whose cards say of which kind the embedded models are.
+WEIGHTS = Path("focus/zoo/weights")
 
 
 @entry_point("ablate")
@@ -43,18 +53,31 @@ def main(config: DictConfig) -> None:
     started = time.perf_counter()
     console = make_console()
     settings = plain(config)
-    models = models_of(settings["models"], settings["weights"])
+    if settings["model"] is None:
+        models = models_of(settings["models"], settings["weights"])
+    else:
+        models = [Model.of(settings["model"], settings["engine"])]
     with progress_bars(console) as progress:
         records, computed = run(settings, models, progress)
-    path = Path(config.output) / f"{config.name}.jsonl.gz"
-    write_records(path, merged(read_records(path), records, [model.name for model in models]))
+    named = [HydraConfig.get().runtime.choices[group] for group in ("benchmark", "model")]
+    own = "-".join(name for name in named if name)
+    output = Path(config.results) / own if own else Path(config.output)
+    path = output / f"{config.name}.jsonl.gz"
+    names = [model.name for model in models]
+    everything = merged(read_records(path), records, names)
+    write_records(path, everything)
     seconds = time.perf_counter() - started
-    console.print(run_table(records, config.name, asdict(Rows())))
+    console.print(run_table(records, config.name, {**Rows().columns, "scheme": None}))
     console.print(
         f"{config.name}: {len(records)} records of {len(models)} models in {seconds:.0f} s, "
         f"{computed} passes computed, the rest known: {path}",
         soft_wrap=True,
     )
+    if own:
+        mpl.use("Agg")
+        with console.status("tables and figures"):
+            write_experiment(output, config.name, everything, model_kinds(WEIGHTS, names))
+        console.print(f"tables and figures: {path.parent / config.name}.md", soft_wrap=True)
 
 
 def merged(known: Iterable[Record], new: Iterable[Record], models: Sequence[str]) -> list[Record]:
@@ -74,16 +97,21 @@ def run(
         models: to ask.
         progress: bars to show.
     """
-    root, worlds = Path(settings["results"]), settings["worlds"]
+    root, asked = Path(settings["results"]), (settings["worlds"], settings["benchmark"])
+
+    def question_sets(block: Block, size: int) -> list[AnyQuestions]:
+        worlds, benchmark = asked
+        return block.question_sets(worlds, size, benchmark)
+
     store = LogitStore(root / "logits")
     tuning = Block.of({"questions": settings["tuning"], "split": "dev"})
-    chooser = Chooser(store, tuning.question_sets(worlds, settings["dev_size"]), settings["alphas"])
+    chooser = Chooser(store, question_sets(tuning, settings["dev_size"]), settings["alphas"])
     bench = Bench(store, chooser, root / "cells")
     blocks = [Block.of(node) for node in settings["blocks"]]
     todo = [
         (block, model, questions)
         for block in blocks
-        for questions in block.question_sets(worlds, settings["size"])
+        for questions in question_sets(block, settings["size"])
         for model in models
     ]
     task = progress.add_task(settings["name"], total=len(todo))
@@ -94,7 +122,7 @@ def run(
         records.update({repr(sorted(record.items(), key=str)): record for record in found})
 
     for block, model, questions in todo:
-        add([load_questions(questions).record()])
+        add([model.load(questions).record()])
         add(bench.plain(block, model, questions))
         for rows in rows_grid(block.rows):
             add(bench.cell(block, model, questions, rows))
@@ -102,7 +130,7 @@ def run(
         progress.advance(task)
     for node in settings["costs"]:
         block = Block.of({"questions": node["questions"]})
-        for questions in block.question_sets(worlds, node["size"]):
+        for questions in question_sets(block, node["size"]):
             for model in models:
                 found = cost_records(model, questions, node["strategies"], repeats=node["repeats"])
                 add(found)

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+import focus.aggregation
 from analysis.ablations import PLAIN
 from analysis.rules import (
     RULES,
@@ -23,23 +24,31 @@ from analysis.rules import (
     divergence,
     rows_of,
 )
-from experiments.ablation_cells import (
-    Loaded,
-    LogitStore,
-    Model,
-    Questions,
-    Rows,
-    load_questions,
-    questions_grid,
-)
+from experiments.ablation_cells import LogitStore
 from experiments.ablation_choice import Chooser, adaptive_parts, vcd_answer
+from experiments.ablation_models import Model
+from experiments.ablation_questions import (
+    AnyQuestions,
+    Loaded,
+    questions_grid,
+    questions_of,
+)
+from experiments.ablation_rows import Rows
 from focus.decoding import CaptionThenAnswer
-from focus.errors import InvalidValueError, PromptError, UnknownNameError
+from focus.errors import FocusError, InvalidValueError, PromptError, UnknownNameError
 from focus.records import digest
-from focus.zoo.answers import MARKS, READINGS, AnswerKey, read, right_probability
+from focus.zoo.answers import (
+    MARKS,
+    READINGS,
+    WRONG,
+    AnswerKey,
+    choose_answers,
+    read,
+    right_probability,
+)
 
 CHOSEN = "chosen"
-EXTRAS = ("vcd", "single_image", *TAKES_OVER)
+EXTRAS = ("vcd", "single_image", "plain_isolated", *TAKES_OVER)
 COLLECTIVE = ("counting", "odd", "same", "which")
 #: Part of every key: raise it when a cell's answers would come out otherwise.
 VERSION = 1
@@ -99,8 +108,18 @@ class Block:
         }
         return cls(**values)
 
-    def question_sets(self, worlds: Sequence[str], size: int) -> list[Questions]:
-        """Every set of questions once."""
+    def question_sets(
+        self, worlds: Sequence[str], size: int, benchmark: Mapping[str, Any] | None = None
+    ) -> list[AnyQuestions]:
+        """Every set of questions once.
+
+        Args:
+            worlds: to ask about.
+            size: number of questions of a set.
+            benchmark: an entry of ``conf/benchmark``, whose questions are asked instead.
+        """
+        if benchmark is not None:
+            return [questions_of(benchmark, split=self.split, size=size)]
         grids = (questions_grid(g, worlds, split=self.split, size=size) for g in self.questions)
         return list(dict.fromkeys(itertools.chain.from_iterable(grids)))
 
@@ -120,26 +139,33 @@ class Bench:
     folder: Path
 
     def cell(
-        self, block: Block, model: Model, questions: Questions, rows: Rows
+        self, block: Block, model: Model, questions: AnyQuestions, rows: Rows
     ) -> list[dict[str, Any]]:
-        """Records of one cell, computed once."""
+        """Records of one cell, computed once; a note where these rows cannot be run."""
+        loaded = model.load(questions)
+        try:
+            loaded.requests_fit(rows)
+        except FocusError as error:  # such as rows for the named image where none is named
+            line = {**labels(model, loaded), "record": "note", "rule": "focus", "why": str(error)}
+            return [{**line, **rows.columns}]
+        readings = self.readings(block, model, loaded)
+        named = loaded.target(Rows()) is not None
         weights = {
             (rule, reading): self.weights(block, model, rule, reading)
             for rule in block.rules
-            for reading in block.readings
+            for reading in readings
+            if named or rule != "oracle"
         }
-        extras = [self._extra_setting(model, name, r) for name in block.extras
-                  for r in block.readings]  # fmt: skip
+        extras = [self._extra_setting(model, name, r) for name in block.extras for r in readings]
         determined = [
             *(VERSION, model.fingerprint, asdict(questions), asdict(rows)),
             *([[*key, *value] for key, value in weights.items()], extras),
-            *(block.readings, block.temperatures, block.extras),
+            *(readings, block.temperatures, block.extras),
         ]
         path = self.folder / model.name / f"{questions.key}-{digest(determined)}.json"
         if path.exists():
             found: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
             return found
-        loaded = load_questions(questions)
         records = list(self._computed(block, model, loaded, rows, weights))
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_suffix(".part")
@@ -147,8 +173,12 @@ class Bench:
         partial.replace(path)
         return records
 
+    def readings(self, block: Block, model: Model, loaded: Loaded) -> list[str]:
+        """Those of a block's readings that the kept columns allow."""
+        return [each for each in block.readings if each in model.columns(loaded).readings]
+
     def weights(self, block: Block, model: Model, rule: str, reading: str) -> tuple[float, ...]:
-        """Contrast weights of a rule in a block."""
+        """Contrast weights of a rule in a block; on rows of any scheme those chosen for FOCUS."""
         if isinstance(block.alphas, str):
             return (self.chooser.alpha(model, rule, reading),)
         return tuple(float(alpha) for alpha in block.alphas)
@@ -171,15 +201,21 @@ class Bench:
         questions = loaded.settings
         evidence = self.store.evidence(model, questions, rows)
         key = model.key(loaded)
-        common = {**labels(model, loaded), **asdict(rows)}
-        number = len(evidence.branches)
+        common = {**labels(model, loaded), **rows.columns}
+        number = evidence.mean_branches
+        exact = (
+            evidence if rows.scheme == "focus" else self.store.evidence(model, questions, Rows())
+        )
         for (rule, reading), alphas in weights.items():
             if rule == "oracle" and evidence.target is None:
-                continue
+                continue  # these rows show no view alone
             for alpha in alphas:
                 logits = apply_rule(rule, evidence, alpha)
                 line = {**common, "rule": rule, "alpha": alpha, "reading": reading}
-                yield {**line, "marks": read(logits, key, reading), "rows": rows_of(rule, number)}
+                marked = {"marks": read(logits, key, reading), "rows": rows_of(rule, number)}
+                if exact is not evidence:
+                    marked |= likeness(logits, apply_rule(rule, exact, alpha), key, reading)
+                yield {**line, **marked}
                 for temperature in block.temperatures:
                     yield {**line, **sampled(logits, key, reading, temperature)}
                     if rule == "sum" and alpha < 1:
@@ -190,45 +226,57 @@ class Bench:
                             **sampled(evidence.plain, key, reading, matched),
                             "temperature": temperature,
                         }
-        if rows == Rows():
-            yield from self._extras(block, model, questions, key)
-        yield from row_records(common, loaded, rows, evidence, key, model.words)
+        if rows == Rows(scheme=rows.scheme):
+            yield from self._extras(block, model, loaded, key, rows.scheme)
+        yield from row_records(common, loaded, rows, evidence, key, model.columns(loaded).words)
 
-    def plain(self, block: Block, model: Model, questions: Questions) -> list[dict[str, Any]]:
+    def plain(self, block: Block, model: Model, questions: AnyQuestions) -> list[dict[str, Any]]:
         """Lines of plain decoding."""
         logits = self.store.plain(model, questions)
-        loaded = load_questions(questions)
+        loaded = model.load(questions)
         key = model.key(loaded)
         common = {**labels(model, loaded), "rule": PLAIN}
         lines = []
-        for reading in block.readings:
+        for reading in self.readings(block, model, loaded):
             line = {**common, "reading": reading}
             lines.append({**line, "marks": read(logits, key, reading), "rows": 1})
             lines += [{**line, **sampled(logits, key, reading, t)} for t in block.temperatures]
         return lines
 
     def _extras(
-        self, block: Block, model: Model, questions: Questions, key: AnswerKey
+        self, block: Block, model: Model, loaded: Loaded, key: AnswerKey, scheme: str
     ) -> Iterator[dict[str, Any]]:
-        loaded = load_questions(questions)
-        common = labels(model, loaded)
-        for name, reading in itertools.product(block.extras, block.readings):
+        common, questions = labels(model, loaded), loaded.settings
+        readings = self.readings(block, model, loaded)
+        for name, reading in itertools.product(block.extras, readings):
             line = {**common, "rule": name, "reading": reading}
-            if name == "vcd":
+            if name in TAKES_OVER:
+                rule = TAKES_OVER[name]
+                adaptive = self._adaptive(model, questions, key, reading, rule, scheme)
+                yield {**line, **({} if scheme == "focus" else {"scheme": scheme}), **adaptive}
+            elif scheme != "focus":
+                continue  # the others have no rows
+            elif name == "vcd":
                 vcd = self.chooser.vcd(model, reading)
                 marks = read(vcd_answer(self.store, model, questions, vcd), key, reading)
                 yield {**line, "alpha": vcd.alpha, "marks": marks, "rows": 2 if vcd.alpha else 1}
+            elif name == "plain_isolated":
+                plain_logits = self.store.plain(model, questions)
+                isolated = self.store.isolated(model, questions)
+                marks = read(isolated, key, reading)
+                alike = likeness(isolated, plain_logits, key, reading)
+                yield {**line, "marks": marks, "rows": 1, **alike}
             elif name == "single_image" and loaded.target(Rows()) is not None:
                 marks = read(self.store.single(model, questions), key, reading)
                 yield {**line, "marks": marks, "rows": 1}
-            elif name in TAKES_OVER:
-                yield {**line, **self._adaptive(model, questions, key, reading, TAKES_OVER[name])}
 
-    def strategies(self, block: Block, model: Model, questions: Questions) -> list[dict[str, Any]]:
+    def strategies(
+        self, block: Block, model: Model, questions: AnyQuestions
+    ) -> list[dict[str, Any]]:
         """Lines of every strategy of a block, its setting chosen on dev; a note where it cannot."""
-        loaded = load_questions(questions)
-        lines = []
-        for (name, grid), reading in itertools.product(block.strategies.items(), block.readings):
+        loaded = model.load(questions)
+        lines, readings = [], self.readings(block, model, loaded)
+        for (name, grid), reading in itertools.product(block.strategies.items(), readings):
             line = {**labels(model, loaded), "rule": name}
             try:
                 setting = self.chooser.setting(model, name, grid, reading)
@@ -237,7 +285,8 @@ class Bench:
                 lines.append({**line, "record": "note", "why": str(error)})
                 continue
             marks = read(logits, model.key(loaded), reading)
-            captions = len(loaded.examples[0].images) if name == CaptionThenAnswer.name else 0
+            images = np.mean([len(example.images) for example in loaded.examples])
+            captions = images if name == CaptionThenAnswer.name else 0
             lines.append(
                 {**line, "reading": reading, "setting": shown(setting), "marks": marks}
                 | {"rows": 1 + captions}
@@ -245,17 +294,23 @@ class Bench:
         return lines
 
     def _adaptive(
-        self, model: Model, questions: Questions, key: AnswerKey, reading: str, rule: str
+        self,
+        model: Model,
+        questions: AnyQuestions,
+        key: AnswerKey,
+        reading: str,
+        rule: str,
+        scheme: str,
     ) -> dict[str, Any]:
         alpha = self.chooser.alpha(model, rule, reading)
         threshold = self.chooser.threshold(model, rule, reading)
-        evidence = self.store.evidence(model, questions, Rows())
+        evidence = self.store.evidence(model, questions, Rows(scheme=scheme))
         margins, _, _ = adaptive_parts(self.store, model, questions, rule, alpha, reading)
         both = [read(logits, key, reading)
                 for logits in (evidence.plain, apply_rule(rule, evidence, alpha))]  # fmt: skip
         unsure = margins < threshold
         marks = "".join(np.where(unsure, list(both[1]), list(both[0])))
-        branched = rows_of(rule, len(evidence.branches))
+        branched = rows_of(rule, evidence.mean_branches)
         always = threshold == float("inf")
         return {
             "alpha": alpha,
@@ -264,6 +319,23 @@ class Bench:
             "rows": float(branched if always else 1 + unsure.mean() * branched),
             "margins": [round(float(m), 4) for m in margins],
         }
+
+
+def likeness(logits: Tensor, exact: Tensor, key: AnswerKey, reading: str) -> dict[str, float]:
+    """How near two strategies are: the share of equal answers, and the mean divergence of the
+    first from the second over the whole vocabulary, in nats.
+
+    Args:
+        logits, exact: ``[questions, columns]``.
+        key: of the questions.
+        reading: of the answers.
+    """
+    said, told = (choose_answers(each, key, reading) for each in (logits, exact))
+    apart = focus.aggregation.divergence(logits.unsqueeze(0), exact)
+    return {
+        "same": round(float((said == told).mean()), 4),
+        "divergence": round(float(apart.mean()), 4),
+    }
 
 
 def labels(model: Model, loaded: Loaded) -> dict[str, Any]:
@@ -299,7 +371,7 @@ def row_records(
 
     Where questions are about all views, apart by right answer: it shows what a branch cannot know.
     """
-    apart = loaded.settings.kind in COLLECTIVE
+    apart = loaded.labels["kind"] in COLLECTIVE
     counts: dict[tuple[str, str | None], Counter[str]] = {}
     said: dict[tuple[str, str | None], Counter[str]] = {}
     distance: dict[tuple[str, str | None], list[float]] = {}
@@ -308,7 +380,7 @@ def row_records(
     tops += [branch.argmax(-1) for branch in evidence.branches]
     for q, example in enumerate(loaded.examples):
         target = rows.target_branch(example)
-        for row, top in enumerate(tops):
+        for row, top in enumerate(tops[: 2 + evidence.branches_of(q)]):
             k = row - 2
             role = ("plain", "reference")[row] if k < 0 else "branch"
             if k >= 0 and target is not None:
@@ -317,8 +389,9 @@ def row_records(
             token = int(top[q])
             count = counts.setdefault(at, Counter())
             count["total"] += 1
-            count[MARKS[key.code[q, token]]] += 1
-            attribute = example.metadata["attribute"]
+            known = token < key.code.shape[1]  # else all tokens that begin no answer
+            count[MARKS[key.code[q, token] if known else WRONG]] += 1
+            attribute = example.metadata.get("attribute")
             if role == "off target" and attribute and rows.targets == "units":
                 count["own"] += words[token] == example.truths[k].get(str(attribute))
             said.setdefault(at, Counter())[words[token]] += 1

@@ -17,7 +17,10 @@ from torch import Tensor
 
 from analysis.ablations import adaptive_curve, choose
 from analysis.rules import apply_rule
-from experiments.ablation_cells import LogitStore, Model, Questions, Rows, load_questions
+from experiments.ablation_cells import LogitStore
+from experiments.ablation_models import Model
+from experiments.ablation_questions import AnyQuestions
+from experiments.ablation_rows import Rows
 from focus.decoding import Vcd
 from focus.errors import InvalidValueError
 from focus.zoo.answers import read
@@ -40,7 +43,7 @@ class Chooser:
     """
 
     store: LogitStore
-    tuning: Sequence[Questions]
+    tuning: Sequence[AnyQuestions]
     alphas: Sequence[float]
     choices: dict[tuple[str, str, str], dict[str, Any]] = field(default_factory=dict)
 
@@ -52,7 +55,7 @@ class Chooser:
     def alpha(self, model: Model, rule: str, reading: str) -> float:
         """Contrast weight of a rule of `analysis.rules`, under the default noise."""
 
-        def answer(questions: Questions, alpha: float) -> Tensor:
+        def answer(questions: AnyQuestions, alpha: float) -> Tensor:
             return apply_rule(rule, self.store.evidence(model, questions, Rows()), alpha)
 
         named = rule != "oracle"  # which needs a named image
@@ -61,7 +64,7 @@ class Chooser:
     def vcd(self, model: Model, reading: str) -> Vcd:
         """VCD with its contrast weight chosen, everything else as published."""
 
-        def answer(questions: Questions, alpha: float) -> Tensor:
+        def answer(questions: AnyQuestions, alpha: float) -> Tensor:
             return vcd_answer(self.store, model, questions, Vcd(alpha=alpha))
 
         return Vcd(alpha=self._chosen(model, "vcd", reading, self.alphas, answer))
@@ -115,13 +118,14 @@ class Chooser:
         rule: str,
         reading: str,
         grid: Sequence[float],
-        answer: Callable[[Questions, float], Tensor],
+        answer: Callable[[AnyQuestions, float], Tensor],
         *,
         everywhere: bool = True,
     ) -> float:
         key = (model.name, rule, reading)
         if key not in self.choices:
-            sets = [q for q in self.tuning if everywhere or q.kind in ("indexed", "probe")]
+            sets = [q for q in self.tuning
+                    if everywhere or model.load(q).target(Rows()) is not None]  # fmt: skip
             scores = {
                 float(value): float(
                     np.mean([_accuracy(model, q, answer(q, value), reading) for q in sets])
@@ -144,7 +148,7 @@ class Chooser:
         }
 
 
-def vcd_answer(store: LogitStore, model: Model, questions: Questions, vcd: Vcd) -> Tensor:
+def vcd_answer(store: LogitStore, model: Model, questions: AnyQuestions, vcd: Vcd) -> Tensor:
     """First-token logits of VCD: ``[questions, vocabulary]``."""
     plain = store.plain(model, questions)
     if vcd.alpha == 0:
@@ -154,12 +158,12 @@ def vcd_answer(store: LogitStore, model: Model, questions: Questions, vcd: Vcd) 
 
 
 def adaptive_parts(
-    store: LogitStore, model: Model, questions: Questions, rule: str, alpha: float, reading: str
+    store: LogitStore, model: Model, questions: AnyQuestions, rule: str, alpha: float, reading: str
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Margin of plain decoding (probability), its accuracy and that of the rule, per question."""
     evidence = store.evidence(model, questions, Rows())
     top = evidence.plain.softmax(-1).topk(2).values
-    key = model.key(load_questions(questions))
+    key = model.key(model.load(questions))
     right = [
         np.array([mark == "+" for mark in read(logits, key, reading)], dtype=float)
         for logits in (evidence.plain, apply_rule(rule, evidence, alpha))
@@ -167,6 +171,6 @@ def adaptive_parts(
     return (top[:, 0] - top[:, 1]).numpy(), right[0], right[1]
 
 
-def _accuracy(model: Model, questions: Questions, logits: Tensor, reading: str) -> float:
-    marks = read(logits, model.key(load_questions(questions)), reading)
+def _accuracy(model: Model, questions: AnyQuestions, logits: Tensor, reading: str) -> float:
+    marks = read(logits, model.key(model.load(questions)), reading)
     return marks.count("+") / len(marks)

@@ -7,7 +7,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from experiments.ablation_blocks import labels
-from experiments.ablation_cells import Model, Questions, Rows, built, load_questions
+from experiments.ablation_cells import built
+from experiments.ablation_models import Model
+from experiments.ablation_questions import AnyQuestions
+from experiments.ablation_rows import Rows
 from focus.decoding import AbstractDecoding, GenerationSettings, Vanilla
 from focus.errors import PromptError
 
@@ -16,7 +19,11 @@ ANSWER = GenerationSettings(max_new_tokens=1)
 
 
 def cost_records(
-    model: Model, questions: Questions, strategies: Mapping[str, Mapping[str, Any]], *, repeats: int
+    model: Model,
+    questions: AnyQuestions,
+    strategies: Mapping[str, Mapping[str, Any]],
+    *,
+    repeats: int,
 ) -> list[dict[str, Any]]:
     """What every strategy costs, measured on the same questions, in turn, after a warm-up.
 
@@ -30,14 +37,14 @@ def cost_records(
         A record per strategy: means of rows, images encoded, prompt tokens and rows times prompt
         tokens per question, median seconds per question, and its ratio to plain decoding.
     """
-    loaded = load_questions(questions)
+    loaded = model.load(questions)
     all_units = Rows()
     decodings: dict[str, AbstractDecoding] = {"plain": Vanilla()}
     for label, setting in strategies.items():
         values = dict(setting)
         decodings[label] = built(values.pop("strategy", label), values)
-    requests = loaded.requests()
-    with_units = loaded.requests(all_units)
+    requests = loaded.requests(budget=model.vlm.budget)
+    with_units = loaded.requests(all_units, budget=model.vlm.budget)
     found: dict[str, list[Any]] = {label: [] for label in decodings}
     for label, decoding in list(decodings.items()):
         asked = requests if label == "single_image" else with_units

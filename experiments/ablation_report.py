@@ -27,6 +27,7 @@ from analysis.ablation_tables import READ, cells_frame, markdown, seed_frame, ta
 from analysis.ablation_views import VIEWS, pooled_frame
 from analysis.ablations import Record, of_kind, read_records
 from analysis.claims import CLAIMS, outcome, sentence
+from analysis.equivalence import sections
 from analysis.figures import save_figure
 from analysis.findings import (
     BEYOND,
@@ -136,7 +137,7 @@ def write_experiment(
             save_figure(drawn, folder / f"{name}-{figure}.png")
             parts.append(f"![{view.title}: {figure}]({name}-{figure}.png)")
     parts += [
-        *extras(name, records, pooled, judged),
+        *extras(name, records, pooled, judged, kinds),
         "## Tables",
         tables_markdown(pooled, view.index),
     ]
@@ -167,7 +168,11 @@ def summary(
 
 
 def extras(
-    name: str, records: list[Record], pooled: pd.DataFrame, judged: Mapping[str, pd.DataFrame]
+    name: str,
+    records: list[Record],
+    pooled: pd.DataFrame,
+    judged: Mapping[str, pd.DataFrame],
+    kinds: Mapping[str, str],
 ) -> list[str]:
     """Tables that only some experiments have."""
     parts = []
@@ -176,6 +181,8 @@ def extras(
         parts += ["## Spread over seeds beside the interval over questions", spread]
     for reading, frame in judged.items():
         parts += [f"## Against the sum, read {READ[reading]}", judged_table(frame)]
+    if name == "schemes":
+        parts += sections(records, kinds)
     costs = of_kind(records, "cost")
     if costs:
         columns = ["model", "num_images", "rule", "rows", "encoded", "prefill_tokens", "seconds",

@@ -244,7 +244,7 @@ def many_questions(
     name = config.throughput.model
     loaded = Checkpoint(name, f"embedded:{name}", device="cpu").load(weights=weights)
     benchmark = IndexedQuestion(split="test", num_images=2, size=config.throughput.questions)
-    return loaded, [request_of(benchmark.name, example) for example in benchmark]
+    return loaded, [request_of(benchmark, example) for example in benchmark]
 
 
 def operations_per_second(size: int = 2048, width: int = 128, repeats: int = 50) -> float:

@@ -174,7 +174,7 @@ def view_branches(
     settings: GenerationSettings,
 ) -> BranchView:
     """Runs one question and collects what each row was shown and would answer first."""
-    request = request_of(benchmark.name, example)  # with the noise of its record
+    request = request_of(benchmark, example)  # with the noise of its record
     plan = focus.plan(request)
     images = render(plan, request, focus.noise, per_run=focus.sharing == "run")
     decoded = focus.decode(vlm, request, settings, keep_logits="first")

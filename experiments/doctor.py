@@ -105,7 +105,7 @@ def show(console: Console, checks: list[Check], verdict: str, note: str = "") ->
 
 def asked(benchmark: AbstractBenchmark, example: Example) -> Request:
     """What a strategy is asked, as in an evaluation."""
-    return request_of(benchmark.name, example)
+    return request_of(benchmark, example)
 
 
 def stated_questions(benchmark: AbstractBenchmark) -> int | None:

@@ -76,12 +76,7 @@ class Cell:
 
     def request(self, example: Example) -> Request:
         """What the strategy is asked."""
-        request = request_of(self.benchmark.name, example)
-        request = replace(request, published_single=self.benchmark.published_single)
-        squared = self.benchmark.published_size
-        if squared and self.vlm.budget == "published":
-            images = tuple(image.resize(squared) for image in request.images)
-            request = replace(request, images=images)
+        request = request_of(self.benchmark, example, budget=self.vlm.budget)
         tokens = choice_tokens(self.vlm.processor.tokenizer, example.choices)
         if any(len(ids) > 1 for ids in tokens):  # otherwise the first step of the answer has all
             request = replace(request, candidates=example.choices)
@@ -268,14 +263,26 @@ def question_fields(example: Example) -> Record:
     }
 
 
-def request_of(benchmark: str, example: Example) -> Request:
-    """What a strategy is asked; benchmark and example are the key of every draw."""
+def request_of(
+    benchmark: AbstractBenchmark, example: Example, *, budget: str = "checkpoint"
+) -> Request:
+    """What a strategy is asked; benchmark and example are the key of every draw.
+
+    Args:
+        benchmark: that asks.
+        example: one of its questions.
+        budget: of the model's images; the published one has a size of its own for some benchmarks.
+    """
+    images, squared = example.images, benchmark.published_size
+    if squared and budget == "published":
+        images = tuple(image.resize(squared) for image in images)
     return Request(
-        images=example.images,
+        images=images,
         question=example.question,
-        sample_id=f"{benchmark}/{example.id}",
+        sample_id=f"{benchmark.name}/{example.id}",
         system=example.system or None,
         targets=example.targets or None,
+        published_single=benchmark.published_single,
     )
 
 

@@ -33,15 +33,10 @@ from analysis.forecast import RULES, cell_means, contests, fit, with_kinds, writ
 from analysis.forecast_judging import judge
 from analysis.forecast_page import calibration_figure, page
 from analysis.rules import apply_rule
-from experiments.ablation_cells import (
-    LogitStore,
-    Model,
-    Questions,
-    Rows,
-    load_questions,
-    models_of,
-    questions_grid,
-)
+from experiments.ablation_cells import LogitStore
+from experiments.ablation_models import Model, models_of
+from experiments.ablation_questions import Questions, questions_grid
+from experiments.ablation_rows import Rows
 from experiments.config import check_positive, entry_point, plain
 from experiments.evaluation import make_console, progress_bars, set_threads
 from focus.decoding import Focus
@@ -124,7 +119,7 @@ def table(store: LogitStore, model: Model, questions: Questions, folder: Path) -
 
 def computed(store: LogitStore, model: Model, questions: Questions) -> pd.DataFrame:
     """Statistics, which see no label, and beside them what was right under either reading."""
-    loaded, evidence = load_questions(questions), store.evidence(model, questions, Rows())
+    loaded, evidence = model.load(questions), store.evidence(model, questions, Rows())
     key = model.key(loaded)
     spare = evidence.plain.shape[-1] - key.candidates.shape[-1]  # entries that no token uses
     candidates = torch.nn.functional.pad(torch.from_numpy(key.candidates), (0, spare))

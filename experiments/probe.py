@@ -102,7 +102,7 @@ def questions(
     """
     found: list[Question] = []
     for index, example in enumerate(benchmark):
-        request = request_of(benchmark.name, example)
+        request = request_of(benchmark, example)
         question = Question.of(vlm, benchmark, index, example, request)
         if question is not None:
             found.append(question)

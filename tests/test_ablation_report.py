@@ -69,7 +69,7 @@ from analysis.statistics import paired_difference
 from analysis.verdicts import claim_outcomes, telling_row, verdict_frame, verdict_table
 from experiments import ablation_report
 from experiments.ablation_blocks import Block
-from experiments.ablation_cells import Rows
+from experiments.ablation_rows import Rows
 from experiments.config import CONF, compose_config, plain
 from focus.errors import InvalidValueError
 from focus.zoo.answers import CANDIDATES, VOCABULARY

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,18 +16,12 @@ from analysis.ablations import PLAIN, of_kind, read_records
 from analysis.rules import apply_rule
 from experiments import ablate
 from experiments.ablation_blocks import Bench, Block
-from experiments.ablation_cells import (
-    LogitStore,
-    Model,
-    Questions,
-    Rows,
-    load_questions,
-    models_of,
-    questions_grid,
-    rows_grid,
-)
+from experiments.ablation_cells import LogitStore
 from experiments.ablation_choice import Chooser
 from experiments.ablation_costs import cost_records
+from experiments.ablation_models import Model, models_of
+from experiments.ablation_questions import Questions, load_questions, questions_grid
+from experiments.ablation_rows import Rows, rows_grid
 from experiments.config import CONF, compose_config, plain
 from experiments.evaluation import make_console, progress_bars
 from focus.benchmarks.embedded import AbstractEmbedded
@@ -61,13 +57,17 @@ def models(tmp_path_factory) -> dict[str, Model]:
         folder = root / family
         architecture.build(sizes, seed=0).save_pretrained(folder)
         architecture.processor(sizes).save_pretrained(folder)
-        found[family] = Model(family, folder)
+        found[family] = Model.at(family, folder)
     return found
 
 
 @pytest.fixture
 def model(models) -> Model:
     return models["internvl"]
+
+
+def folder_of(model: Model) -> Path:
+    return Path(json.loads(model.config)["source"])
 
 
 SETS = (
@@ -154,11 +154,16 @@ def test_without_captions_plain_decoding_is_left(model, off):
     assert not torch.equal(captioned, plain)  # control: with them something else is asked
 
 
-def test_rows_must_be_as_many_for_every_question(model):
+def test_questions_with_other_numbers_of_images_go_together(model):
     few = load_questions(SETS[0]).requests(Rows())[:1]
     many = load_questions(dataclasses.replace(SETS[0], num_images=4)).requests(Rows())[:1]
+    both = row_logits(model.engine, [*few, *many], Rows().strategy)
+    assert both.numbers.tolist() == [3, 4]
+    alone = row_logits(model.engine, few, Rows().strategy)
+    torch.testing.assert_close(both.branches[:3, :1], alone.branches, rtol=0, atol=5e-5)
+    torch.testing.assert_close(both.branches[3, 0], both.reference[0], rtol=0, atol=0)
     with pytest.raises(InvalidValueError, match="rows per question"):
-        row_logits(model.engine, [*few, *many], Rows().strategy)
+        first_logits(model.engine, [*few, *many], Rows().strategy)
 
 
 def test_tinted_noise_has_the_colour_and_nothing_else():
@@ -429,7 +434,7 @@ def test_costs_are_relative_to_plain_decoding(model):
 
 
 def test_models_are_found_by_name(models):
-    weights = str(models["internvl"].folder.parent)
+    weights = str(folder_of(models["internvl"]).parent)
     assert [m.name for m in models_of(None, weights)] == sorted(models)
     assert [m.name for m in models_of(["internvl"], weights)] == ["internvl"]
     with pytest.raises(UnknownNameError, match="gpt"):
@@ -488,7 +493,7 @@ def first_of_each(settings: dict) -> dict:
 
 
 def test_the_command_writes_its_records(models, tmp_path, capsys, monkeypatch):
-    weights = str(models["internvl"].folder.parent)
+    weights = str(folder_of(models["internvl"]).parent)
     monkeypatch.setattr(
         "sys.argv",
         ["ablate", "experiment=ablation_targets", f"weights={weights}", "models=[internvl]",

@@ -1,27 +1,47 @@
-"""Where two strategies are the same: verdicts on made-up answers, and the command on any model."""
+"""Where two strategies are the same: verdicts on made-up answers."""
 
 from __future__ import annotations
 
-import pandas as pd
+import matplotlib.pyplot as plt
 import pytest
-from commands import run
 
-from analysis.equivalence import EQUIVALENT, HIGHER, LOWER, UNDECIDED, cells, page, pooled
+from analysis.equivalence import (
+    CELL,
+    EQUIVALENT,
+    HIGHER,
+    LOWER,
+    UNDECIDED,
+    compared,
+    equivalence_figure,
+    pairs,
+    sections,
+)
+
+KINDS = {"internvl-guessing": "guessing"}
 
 
-def answers(changed: float, n: int, *, better: bool = False) -> pd.DataFrame:
+def records(changed: float, n: int, *, better: bool = False, name: str = "scenes") -> list[dict]:
     """FOCUS is right in half of the questions; composed differs from it in a share of them."""
-    lines = []
-    for i in range(n):
-        exact = i % 2 == 0
-        ours = better if i < changed * n else exact
-        for strategy, right in (("plain", False), ("focus", exact), ("composed", ours)):
-            lines.append({"model": "internvl-guessing", "questions": "scenes", "split": "test",
-                          "id": f"{i}", "cluster": f"{i}", "num_images": 2, "strategy": strategy,
-                          "candidate": str(right), "candidate_right": right, "text": str(right),
-                          "text_right": right, "divergence": 0.1, "on_target_right": 1.0,
-                          "off_target_commits": 0.2})  # fmt: skip
-    return pd.DataFrame(lines)
+    exact = ["+" if i % 2 == 0 else "-" for i in range(n)]
+    ours = [("+" if better else "-") if i < changed * n else exact[i] for i in range(n)]
+    common = {"questions": name, "kind": "indexed", "num_images": 2}
+    asked = {**common, "record": "questions", "clusters": list(range(n)), "groups": list(range(n))}
+    answer = {**common, "record": "answers", "model": "internvl-guessing", "reading": "candidates"}
+    same = sum(a == b for a, b in zip(ours, exact, strict=True)) / n
+    rows = [
+        {**common, "record": "rows", "model": "internvl-guessing", "role": role, "right": 3,
+         "own": 1, "total": 4, **scheme}
+        for role in ("plain", "on target", "off target")
+        for scheme in ({}, {"scheme": "composed"})
+    ]  # fmt: skip
+    return [
+        asked,
+        {**answer, "rule": "plain", "marks": "-" * n},
+        {**answer, "rule": "sum", "marks": "".join(exact)},
+        {**answer, "rule": "sum", "marks": "".join(ours), "scheme": "composed", "same": same,
+         "divergence": 0.1},
+        *rows,
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -35,42 +55,27 @@ def answers(changed: float, n: int, *, better: bool = False) -> pd.DataFrame:
     ],
 )
 def test_verdicts(changed, n, better, expected):
-    (row,) = cells(answers(changed, n, better=better), margin=0.02).query(
-        "reading == 'candidates'").to_dict("records")  # fmt: skip
+    paired = pairs(records(changed, n, better=better), KINDS)
+    (row,) = compared(paired, (*CELL, "kind", "ours")).to_dict("records")
     assert row["verdict"] == expected
-    assert (row["plain"], row["exact"], row["n"]) == (0, 0.5, n)
-    assert row["agree"] == pytest.approx(1 - changed / 2, abs=0.01)
+    assert (row["plain"], row["exact"], row["n"], row["kind"]) == (0, 0.5, n, "guessing")
+    assert row["same"] == pytest.approx(1 - changed / 2, abs=0.01)
 
 
 def test_all_questions_of_a_kind_decide_where_cells_do_not():
-    small = [answers(0.0, 60).assign(questions=f"set {k}") for k in range(12)]
-    (row,) = pooled(pd.concat(small), ["kind"], margin=0.02).to_dict("records")
+    small = [line for k in range(12) for line in records(0.0, 60, name=f"set {k}")]
+    paired = pairs(small, KINDS)
+    (row,) = compared(paired, ("kind", "ours")).to_dict("records")
     assert (row["kind"], row["verdict"], row["n"]) == ("guessing", EQUIVALENT, 720)
+    assert set(compared(paired, (*CELL, "ours"))["verdict"]) == {UNDECIDED}
 
 
 def test_the_page_says_what_was_found():
-    found = answers(0.3, 400)
-    text = page(found, cells(found, margin=0.02), margin=0.02, origin="`command`")
+    found = records(0.3, 400)
+    text = "\n".join(sections(found, KINDS))
     assert "guessing lower (-0.150" in text
-    assert "FOCUS 1.00 / 0.20" in text
-
-
-def test_the_command_runs_on_any_model_and_benchmark_and_goes_on(tmp_path):
-    arguments = ["questions=[{benchmark: scenes_indexed, num_images: [2, 3]}]", "max_new_tokens=2",
-                 "limits={dev: 2, test: 4}", f"results={tmp_path}/r",
-                 f"output={tmp_path}/o"]  # fmt: skip
-    for _ in range(2):
-        ran = run("experiments.equivalence", "models=[tiny_qwen3_vl]", *arguments)
-        assert ran.returncode == 0, ran.stderr
-    stored = sorted(p.name.rsplit("-", 1)[0] for p in (tmp_path / "r").rglob("*.parquet"))
-    assert stored == [f"scenes_indexed-num_images{n}-{split}" for n in (2, 3)
-                      for split in ("dev", "test")]  # fmt: skip
-    table = pd.read_csv(tmp_path / "o" / "cells.csv")
-    assert set(table["ours"]) == {"composed", "composed_isolated", "masked", "masked_isolated",
-                                  "plain_isolated"}  # fmt: skip
-    assert {2, 3} == set(table["num_images"])
-    assert (tmp_path / "o" / "equivalence.png").stat().st_size > 10_000
-    ran = run("experiments.equivalence", "models=[nobody]", *arguments)
-    assert ran.returncode != 0
-    assert "nobody" in ran.stderr
-    assert "internvl_guessing" in ran.stderr
+    assert "FOCUS 0.75 / 0.25, composed, flow kept 0.75 / 0.25" in text
+    assert sections([line for line in found if line["record"] == "questions"], KINDS) == []
+    figure = equivalence_figure(compared(pairs(found, KINDS), (*CELL, "kind", "ours")))
+    assert len(figure.axes[0].collections) >= 1
+    plt.close(figure)

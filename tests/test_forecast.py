@@ -23,7 +23,9 @@ from analysis.forecast_judging import (
 )
 from analysis.forecast_page import page
 from experiments import forecast as command
-from experiments.ablation_cells import LogitStore, Model, Questions
+from experiments.ablation_cells import LogitStore
+from experiments.ablation_models import Model
+from experiments.ablation_questions import Questions
 from experiments.config import CONF
 from experiments.doctor import asked
 from focus import doctor
@@ -224,7 +226,7 @@ def test_committed_data_page_and_forecast_are_of_one_piece():
 
 def test_tables_are_computed_once_and_hold_what_the_rows_say(tmp_path):
     name = "internvl-guessing"
-    model, store = Model(name, embedded_path(name)), LogitStore(tmp_path / "logits")
+    model, store = Model.at(name, embedded_path(name)), LogitStore(tmp_path / "logits")
     questions = Questions("scenes", "indexed", "dev", 6, num_images=3)
     table = command.table(store, model, questions, tmp_path / "questions")
     assert store.computed == 2

@@ -46,7 +46,7 @@ def probe_of(name: str) -> AbstractProbe:
 
 def asked(vlm, benchmark, size) -> list[Question]:
     found = [
-        Question.of(vlm, benchmark, i, example, request_of(benchmark.name, example))
+        Question.of(vlm, benchmark, i, example, request_of(benchmark, example))
         for i, example in zip(range(size), benchmark, strict=False)
     ]
     return [question for question in found if question is not None]

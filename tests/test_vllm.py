@@ -107,6 +107,7 @@ def test_the_answers_of_a_real_server_are_those_of_this_process(model):
         engine = engine_of(loaded(model, weights=False), url)
         assert max(compare(engine, local).values()) <= BOUND
         assert compare_scores(engine, local) <= BOUND
+    assert server.refused == [[]]  # once, and before any image was shown
     usage = engine.facts()["engine"]
     assert usage["requests"] == server.number == server.asked.total()
     assert usage["prompt_tokens"] > usage["cached_tokens"] > 0
@@ -302,8 +303,11 @@ def test_what_no_server_can_do_is_refused(light, own_vlm, monkeypatch):
     own_vlm.processor.image_processor.crop_to_patches = True
     (request,) = questions(1)
     wide = replace(request, images=tuple(image.resize((64, 32)) for image in request.images))
-    with pytest.raises(UnsupportedGenerationError, match="3 tiles"):
-        Vanilla().decode_many(engine_of(own_vlm, nowhere()), [wide], GREEDY)
+    with (
+        stub(MODELS[0]) as (url, _),
+        pytest.raises(UnsupportedGenerationError, match="3 tiles"),
+    ):
+        Vanilla().decode_many(engine_of(own_vlm, url), [wide], GREEDY)
 
 
 def test_settings(light, monkeypatch):

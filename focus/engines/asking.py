@@ -46,7 +46,34 @@ class RowAsker:
         self._vlm = vlm
         self._vocabulary = int(vlm.model.config.get_text_config().vocab_size)
         self._sent: LRUCache = LRUCache(maxsize=SENT_BYTES, getsizeof=len)
-        self._arrays = True  # until a server refuses
+        self._arrays: bool | None = None  # None until a server was asked
+
+    async def find_out(self, connection: Connection) -> None:
+        """Learns whether servers give arrays, from two tokens without an image.
+
+        One that refuses a prompt has already noted its images as known, and fails on them when they
+        are shown again (vLLM 0.32: "Multi-modal cache miss").
+        """
+        if self._arrays is None:
+            self._arrays = True
+            ids = [int(self._vlm.processor.tokenizer.eos_token_id or 0)] * 2
+            asked = {"prompt_logprob_token_ids": [[0]], "prompt_logprob_start": 0}
+            try:
+                await connection.post(0, _body(ids, [], **asked))
+            except ServingError as error:
+                self._refused(error)
+
+    def _refused(self, error: ServingError) -> None:
+        """Goes on without arrays, if it is they that were refused.
+
+        Raises:
+            ServingError: it was something else.
+        """
+        if "prompt_logprob_token_ids" not in str(error):
+            raise error
+        if self._arrays:
+            log.warning("no arrays of log-probabilities, which makes answers slow: %s", error)
+        self._arrays = False
 
     async def rows(
         self, connection: Connection, i: int, prompt: BranchedPrompt, told: Sequence[int]
@@ -94,14 +121,8 @@ class RowAsker:
                 answer = await connection.post(i, _body([*sent, filler], parts, **asked))
             except ContextLengthError:
                 return None  # it may be the filler that is too much
-            except ServingError as error:
-                if "prompt_logprob_token_ids" not in str(error):
-                    raise
-                if self._arrays:
-                    log.warning(
-                        "no arrays of log-probabilities, which makes answers slow: %s", error
-                    )
-                self._arrays = False
+            except ServingError as error:  # another one than that which was asked first
+                self._refused(error)
                 return None
             _check_read(answer, [*ids, filler])
             found = answer.get("prompt_token_id_logprobs")

@@ -204,6 +204,7 @@ class VllmEngine(AbstractEngine):
 
         async def everything() -> list[Result | FocusError]:
             async with self.servers.connected() as connection:
+                await self._asker.find_out(connection)
                 places = range(len(prompts))
                 return await asyncio.gather(*(attempted(connection, i) for i in places))
 

@@ -36,13 +36,15 @@ class AnswerKey:
     candidates: np.ndarray
 
     @classmethod
-    def of(cls, questions: Sequence[Answerable], ids: Mapping[str, int], unknown: str) -> AnswerKey:
-        """Key of questions whose choices are single tokens.
+    def of(
+        cls, questions: Sequence[Answerable], ids: Mapping[str, int], unknown: str | None
+    ) -> AnswerKey:
+        """Key of questions whose choices begin with different tokens.
 
         Args:
             questions: with their choices, answers and distractors.
-            ids: of the model's tokens.
-            unknown: what a model says that abstains.
+            ids: column of each of these in logits: the token that it begins with.
+            unknown: what a model says that abstains; None of one that was not taught to.
 
         Raises:
             UnknownNameError: a choice is no token.
@@ -54,7 +56,8 @@ class AnswerKey:
                 if choice not in ids:
                     raise UnknownNameError("token", choice, ids)
                 candidates[row, ids[choice]] = True
-            code[row, ids[unknown]] = ABSTAINED
+            if unknown is not None:
+                code[row, ids[unknown]] = ABSTAINED
             code[row, [ids[word] for word in question.distractors]] = LEAKED
             code[row, ids[question.answer]] = RIGHT
         return cls(code, candidates)
@@ -68,8 +71,14 @@ def read(logits: Tensor, key: AnswerKey, reading: str) -> str:
         key: of the questions.
         reading: ``vocabulary``, what greedy decoding says, or ``candidates``, the best choice.
     """
-    said = _masked(logits, key, reading).argmax(-1).numpy()
+    said = choose_answers(logits, key, reading)
     return "".join(MARKS[code] for code in key.code[np.arange(len(said)), said])
+
+
+def choose_answers(logits: Tensor, key: AnswerKey, reading: str) -> np.ndarray:
+    """Columns of the most likely answers: ``[questions]``; see `read`."""
+    said: np.ndarray = _masked(logits, key, reading).argmax(-1).numpy()
+    return said
 
 
 def right_probability(

@@ -1,12 +1,13 @@
 """First-token logits of the rows of a strategy, for many questions.
 
-The embedded models answer in one token, so whatever only combines the logits of rows (aggregation,
+Where answers differ in their first token, whatever only combines the logits of rows (aggregation,
 contrast, reading, temperature) is a function of what is collected here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
@@ -15,11 +16,19 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from focus.decoding import AbstractDecoding, Decoded, Focus, GenerationSettings, Request, Vanilla
+from focus.decoding import (
+    AbstractDecoding,
+    ComposedFocus,
+    Focus,
+    GenerationSettings,
+    MaskedFocus,
+    Request,
+    Vanilla,
+)
 from focus.decoding.rows import AbstractPassDecoding, Pass
 from focus.decoding.shown import render
 from focus.decoding.single_image import kept_images
-from focus.engines import LocalEngine
+from focus.engines import AbstractEngine
 from focus.errors import FocusError, InvalidValueError
 from focus.models import VisionLanguageModel
 
@@ -28,72 +37,121 @@ TINTS: tuple[str, ...] = get_args(Tint)
 ONE_TOKEN = GenerationSettings(max_new_tokens=1)
 
 
+#: Strategies whose rows are the reference and a branch for each target unit.
+Branches = Focus | ComposedFocus | MaskedFocus
+#: Takes ``[rows, vocabulary]`` to the columns that are kept of it.
+Columns = Callable[[Tensor], Tensor]
+#: Requests that are asked together: their images and full rows are in memory at the same time.
+TOGETHER = 512
+#: Entries of full rows in memory, which a large vocabulary fills with fewer requests.
+ENTRIES = 2**26
+
+
 @dataclass(frozen=True)
 class RowLogits:
     """First-token logits of the rows of FOCUS.
 
     Args:
-        reference: ``[questions, vocabulary]``.
-        branches: ``[branch, questions, vocabulary]``, as `focus.aggregation` takes them.
+        reference: ``[questions, columns]``.
+        branches: ``[branch, questions, columns]``, as `focus.aggregation` takes them; questions
+            with fewer branches than others are filled up with their reference.
+        numbers: ``[questions]``, branches of each.
     """
 
     reference: Tensor
     branches: Tensor
+    numbers: Tensor
+
+
+def first_rows(
+    engine: AbstractEngine,
+    requests: Iterable[Request],
+    strategy: AbstractDecoding,
+    columns: Columns | None = None,
+) -> list[Tensor]:
+    """``[rows, columns]`` for each request: every row of a strategy, before they are combined.
+
+    Args:
+        engine: of a model.
+        requests: read as they are needed.
+        strategy: what it makes of the rows is of no account.
+        columns: what to keep of the vocabulary; None for all of it.
+
+    Raises:
+        FocusError: a request that cannot be answered.
+    """
+    vocabulary = engine.vlm.model.config.get_text_config().vocab_size
+    waiting, found = iter(requests), []
+    while group := list(itertools.islice(waiting, min(TOGETHER, max(1, ENTRIES // vocabulary)))):
+        for answer in strategy.decode_many(engine, group, ONE_TOKEN, keep_logits="first"):
+            if isinstance(answer, FocusError):
+                raise answer
+            rows = answer.branch_logits[0][:, 0]
+            found.append((rows if columns is None else columns(rows)).cpu())
+    return found
 
 
 def first_logits(
-    engine: LocalEngine, requests: Sequence[Request], strategy: AbstractDecoding
+    engine: AbstractEngine,
+    requests: Iterable[Request],
+    strategy: AbstractDecoding,
+    *,
+    columns: Columns | None = None,
 ) -> Tensor:
-    """``[rows, questions, vocabulary]``: every row of a strategy, before they are combined.
-
-    Args:
-        engine: of an embedded model.
-        requests: all with the same number of rows under `strategy`.
-        strategy: what it makes of the rows is of no account.
+    """``[rows, questions, columns]``, see `first_rows`.
 
     Raises:
         InvalidValueError: unequal numbers of rows.
         FocusError: a request that cannot be answered.
     """
-    answers: list[Decoded] = []
-    for answer in strategy.decode_many(engine, requests, ONE_TOKEN, keep_logits="first"):
-        if isinstance(answer, FocusError):
-            raise answer
-        answers.append(answer)
-    numbers = {len(answer.row_labels) for answer in answers}
+    answers = first_rows(engine, requests, strategy, columns)
+    numbers = {len(answer) for answer in answers}
     if len(numbers) != 1:
         raise InvalidValueError("rows per question", sorted(numbers), "one number for all")
-    return torch.stack([answer.branch_logits[0][:, 0] for answer in answers], dim=1).cpu()
+    return torch.stack(answers, dim=1)
 
 
-def plain_logits(engine: LocalEngine, requests: Sequence[Request]) -> Tensor:
+def plain_logits(engine: AbstractEngine, requests: Iterable[Request]) -> Tensor:
     """``[questions, vocabulary]`` with all images clean: plain decoding."""
     return first_logits(engine, requests, Vanilla())[0]
 
 
 def row_logits(
-    engine: LocalEngine, requests: Sequence[Request], strategy: Focus, *, tint: Tint = "none"
+    engine: AbstractEngine,
+    requests: Iterable[Request],
+    strategy: Branches,
+    *,
+    tint: Tint = "none",
+    columns: Columns | None = None,
 ) -> RowLogits:
     """Logits of the reference and of every branch.
 
     Args:
-        engine: of an embedded model.
-        requests: all with the same number of rows under `strategy`.
+        engine: of a model.
+        requests: in any number of branches.
         strategy: says which rows there are and which noise masks them.
         tint: gives all noise the colour of the image it stands for (``own``), or of the first image
             that the question names (``target``); ``none`` leaves it as the method draws it.
+        columns: what to keep of the vocabulary; None for all of it.
 
     Raises:
-        InvalidValueError: unequal numbers of rows, an unknown tint, or no named image to take the
-            colour of.
+        InvalidValueError: an unknown tint, or no named image to take the colour of.
     """
     if tint not in TINTS:
         raise InvalidValueError("tint", tint, f"one of {', '.join(TINTS)}")
     # With a single image there is a reference too: what the contrast does there is a question.
     strategy = replace(strategy, single_image="contrast")
-    asked = strategy if tint == "none" else Tinted(strategy, tint)
-    logits = first_logits(engine, requests, asked)
-    return RowLogits(reference=logits[0], branches=logits[1:])
+    asked: AbstractDecoding = strategy
+    if tint != "none":
+        if not isinstance(strategy, Focus):
+            raise InvalidValueError("strategy", strategy.name, "focus, where noise is tinted")
+        asked = Tinted(strategy, tint)
+    answers = first_rows(engine, requests, asked, columns)
+    numbers = torch.tensor([len(rows) - 1 for rows in answers])
+    most = int(numbers.max())
+    filled = [torch.cat([rows, rows[:1].expand(most + 1 - len(rows), -1)]) for rows in answers]
+    logits = torch.stack(filled, dim=1)
+    return RowLogits(reference=logits[0], branches=logits[1:], numbers=numbers)
 
 
 @dataclass(frozen=True)

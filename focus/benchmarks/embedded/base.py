@@ -240,14 +240,21 @@ def check_integer(name: str, value: object, low: int, high: int) -> None:
 
 
 def view_units(example: Example) -> tuple[tuple[int, ...], ...]:
-    """Images of each view of an embedded question, in order: one, or the frames of a clip."""
+    """Images of each view of a question, in order: one, or the frames of a clip.
+
+    A question that is not an embedded one says itself which images are frames of a clip.
+    """
+    if not example.truths:
+        clips = tuple(unit for unit in example.targets if isinstance(unit, tuple))
+        whole = sum(map(len, clips)) == len(example.images)
+        return clips if whole else tuple((k,) for k in range(len(example.images)))
     frames = len(example.images) // len(example.truths)
     starts = range(0, len(example.images), frames)
     return tuple(tuple(range(start, start + frames)) for start in starts)
 
 
 def asked_view(example: Example) -> int | None:
-    """The one view of several that an embedded question names; None where it is about more."""
+    """The one view of several that a question names; None where it is about more."""
     units = view_units(example)
     if len(example.targets) != 1 or len(units) == 1:
         return None

@@ -1,0 +1,121 @@
+"""Which rows of FOCUS an ablation runs: the axes that need new rows."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any
+
+from focus.benchmarks.base import Example
+from focus.benchmarks.embedded import asked_view, view_units
+from focus.decoding import ComposedFocus, Focus, MaskedFocus, Request
+from focus.errors import InvalidValueError, UnknownNameError
+from focus.noise import NoiseConfig
+from focus.zoo.rows import Branches, Tint
+
+TARGETS = ("units", "all", "named", "pairs")
+#: How a row's text is kept from the other images: by noise in a sequence of its own, by noise
+#: beside shared keys and values of images (that see each other, or not), or by attention alone.
+SCHEMES = ("focus", "composed", "isolated", "masked")
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Which rows of FOCUS are run; the fields are columns of the records.
+
+    Args:
+        noise, scale, severity, seed: see `focus.noise.NoiseConfig`.
+        sharing: see `focus.decoding.Focus`.
+        targets: a branch for each view (``units``), for each image (``all``: a frame of a clip by
+            itself), for the asked view alone (``named``) or for two views together (``pairs``).
+        tint: see `focus.zoo.rows`.
+        scheme: one of `SCHEMES`.
+    """
+
+    noise: str = "imagenet+uniform"
+    scale: float = 1.0
+    severity: int = 3
+    seed: int = 0
+    sharing: str = "sample"
+    targets: str = "units"
+    tint: Tint = "none"
+    scheme: str = "focus"
+
+    def __post_init__(self) -> None:
+        if self.targets not in TARGETS:
+            raise InvalidValueError("targets", self.targets, f"one of {', '.join(TARGETS)}")
+        if self.scheme not in SCHEMES:
+            raise UnknownNameError("scheme", self.scheme, SCHEMES)
+        if self.tint != "none" and self.scheme != "focus":
+            raise InvalidValueError("tint", self.tint, "none, unless the scheme is focus")
+
+    @property
+    def strategy(self) -> Branches:
+        """The strategy that runs these rows, with the targets that `request` names."""
+        if self.scheme == "masked":
+            return MaskedFocus(targets="named")
+        noise = NoiseConfig(self.noise, float(self.scale), self.severity, self.seed)
+        common: dict[str, Any] = {"noise": noise, "sharing": self.sharing, "targets": "named"}
+        if self.scheme == "focus":
+            return Focus(**common)
+        return ComposedFocus(**common, flow="kept" if self.scheme == "composed" else "isolated")
+
+    @property
+    def columns(self) -> dict[str, Any]:
+        """Settings as columns of the records; those of FOCUS have no scheme."""
+        return {k: v for k, v in asdict(self).items() if (k, v) != ("scheme", "focus")}
+
+    def units(self, example: Example) -> tuple[int | tuple[int, ...], ...]:
+        """The target units of a question, one for each branch.
+
+        Raises:
+            InvalidValueError: a branch for the named image where none is named, or for its colour.
+        """
+        if not example.targets and (self.targets == "named" or self.tint == "target"):
+            raise InvalidValueError("targets", "named", "another one: no image is named here")
+        units = view_units(example)
+        if self.targets == "all":
+            return tuple(range(len(example.images)))
+        if self.targets == "pairs":
+            return tuple(sum(units[k : k + 2], ()) for k in range(0, len(units), 2))
+        return units if self.targets == "units" else example.targets
+
+    def request(self, request: Request, example: Example) -> Request:
+        """`request` with one target unit for each branch."""
+        return replace(request, targets=self.units(example))
+
+    def target_branch(self, example: Example) -> int | None:
+        """Branch that shows the asked view, if one is asked about."""
+        view = asked_view(example)
+        if view is None or self.targets == "all":
+            return None
+        return {"units": view, "pairs": view // 2, "named": 0}[self.targets]
+
+
+def rows_grid(grids: Sequence[Mapping[str, Any]]) -> list[Rows]:
+    """Every combination of every grid, each once.
+
+    Raises:
+        UnknownNameError: a setting that rows do not have.
+    """
+    known = [field.name for field in fields(Rows)]
+    found: dict[Rows, None] = {}
+    for grid in grids:
+        for name in grid:
+            if name not in known:
+                raise UnknownNameError("setting of rows", name, known)
+        for values in combinations(grid):
+            found[Rows(**values)] = None
+    return list(found) or [Rows()]
+
+
+def combinations(grid: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """Every combination of the listed values.
+
+    >>> list(combinations({"a": [1, 2], "b": 3}))
+    [{'a': 1, 'b': 3}, {'a': 2, 'b': 3}]
+    """
+    listed = [v if isinstance(v, list | tuple) else [v] for v in grid.values()]
+    for values in itertools.product(*listed):
+        yield dict(zip(grid, values, strict=True))
