@@ -10,6 +10,7 @@ import pandas as pd
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
+from analysis.mvh import is_mvh, mvh_metrics
 from analysis.statistics import (
     clustered_interval,
     detectable_difference,
@@ -41,7 +42,7 @@ def metric_values(records: pd.DataFrame) -> dict[str, pd.Series]:
         traced to another image, ``leakage rate``: one value per question, indexed by its id. Where
         questions come in groups, ``<category> score`` and ``group score``: one value per group of
         questions that count only if all of them are right (Winoground, VisMin), indexed by the
-        cluster.
+        cluster; MVH-Bench has metrics of its own, see `analysis.mvh`.
     """
     by_id = records.set_index("id")
     metrics = {
@@ -60,7 +61,9 @@ def metric_values(records: pd.DataFrame) -> dict[str, pd.Series]:
     traceable = by_id["traceable"].astype(bool)
     if traceable.any():
         metrics["leakage rate"] = by_id.loc[traceable, "leaked"].astype(float)
-    if records["group"].duplicated().any():
+    if is_mvh(records["benchmark"].iloc[0]):
+        metrics |= mvh_metrics(records)
+    elif records["group"].duplicated().any():
         for category, part in records.groupby("category"):
             pairs = part.groupby("cluster")
             metrics[f"{category} score"] = pairs["correct"].all().astype(float)
@@ -242,6 +245,13 @@ OPTIONAL = {
     "group score": "group score",
     "image choice score": "image choice score",
     "swap consistency": "swap consistency",
+    "mc": "mc accuracy",
+    "mc pairs": "mc pair accuracy",
+    "yes/no": "binary accuracy",
+    "yes/no pairs": "binary pair accuracy",
+    "yes/no quads": "binary quad accuracy",
+    "adversarial errors": "adversarial error rate",
+    "yes errors": "yes error rate",
 }
 
 

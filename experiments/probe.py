@@ -52,8 +52,15 @@ def main(config: DictConfig) -> None:
     benchmark: AbstractBenchmark = build(config.benchmark)
     probes = {probe.name: (probe, node) for probe, node in chosen_probes(config.probe)}
     vlms = [build(node).load() for node in models.values()]
-    asked = {vlm.name: questions(vlm, benchmark, config.limit) for vlm in vlms}
+    everything = {vlm.name: questions(vlm, benchmark, config.limit) for vlm in vlms}
     for name, (probe, node) in probes.items():
+        try:
+            asked = {each: askable(probe, known) for each, known in everything.items()}
+        except InvalidValueError as error:
+            if len(probes) == 1:
+                raise
+            console.print(f"{name} is left out: {error}", markup=False, soft_wrap=True)
+            continue
         started = time.perf_counter()
         determining = {
             "probe": {"name": name, **plain(node)},
@@ -111,6 +118,18 @@ def questions(
     if not found:
         accepted = "one with several images in a question, and choices that begin differently"
         raise InvalidValueError("benchmark", benchmark.name, accepted)
+    return found
+
+
+def askable(probe: AbstractProbe, known: Sequence[Question]) -> list[Question]:
+    """The questions of which a probe's facts are known.
+
+    Raises:
+        InvalidValueError: there are none.
+    """
+    found = [question for question in known if probe.asks(question)]
+    if not found:
+        raise InvalidValueError("benchmark", known[0].benchmark.name, probe.needs)
     return found
 
 

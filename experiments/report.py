@@ -20,7 +20,13 @@ from analysis import ablations
 from analysis.figures import behaviour_figure, contrast_weight_figure, save_figure
 from analysis.findings import headline_table
 from analysis.leakage import row_behaviour
-from analysis.probes.pages import knockout_markdown, patching_markdown
+from analysis.probes import behaviour
+from analysis.probes.pages import (
+    behaviour_markdown,
+    chance_markdown,
+    knockout_markdown,
+    patching_markdown,
+)
 from analysis.tables import bench_markdown, paired_markdown, prefill_markdown, summarise
 from experiments import ablation_report
 from focus.records import Record, read_records
@@ -39,13 +45,16 @@ RULES = "domains"  # the ablation with every rule of the README's table
 
 
 def main() -> None:
-    """Writes docs/demo/*.png and the tables between the markers of every page."""
+    """Writes the figures of the demo and of the leakage probe, and the tables between the markers
+    of every page."""
     mpl.use("Agg")
     for page in PAGES:
         page.write_text(with_tables(page.read_text(encoding="utf-8")), encoding="utf-8")
     save_figure(behaviour_figure(row_behaviour(demo_records())), DEMO / "rows.png")
     sweep = pd.read_csv(DEMO / "contrast_weight_dev.csv")
     save_figure(contrast_weight_figure(sweep), DEMO / "contrast_weight.png")
+    found = pd.read_csv(PROBES / "behaviour.csv")
+    save_figure(behaviour.figure(found), PROBES / "behaviour.png")
 
 
 @functools.cache
@@ -81,6 +90,8 @@ def with_tables(text: str) -> str:
         "rules table": lambda: headline_table(*ablation_records()),
         "bench table": lambda: bench_markdown(bench()["rows"]),
         "prefill table": lambda: prefill_markdown(bench()["prefill"]),
+        "behaviour table": lambda: behaviour_markdown(pd.read_csv(PROBES / "behaviour.csv")),
+        "chance table": lambda: chance_markdown(pd.read_csv(PROBES / "chance.csv")),
         "knockout table": lambda: knockout_markdown(pd.read_csv(PROBES / "knockout.csv")),
         "patching table": lambda: patching_markdown(pd.read_csv(PROBES / "patching.csv")),
     }

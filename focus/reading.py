@@ -11,6 +11,7 @@ import copy
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import final
 
 import torch
@@ -20,6 +21,7 @@ from transformers import DynamicCache
 from focus.branches import BranchPlan
 from focus.decoding.base import Request
 from focus.decoding.rows import clean_rows, only_row, prepare
+from focus.engines import LocalEngine
 from focus.engines.features import FeatureStore
 from focus.errors import InvalidValueError
 from focus.hooks import token_groups
@@ -97,6 +99,16 @@ class Reader:
         self.vlm, self.batch, self._around = vlm, batch, around
         self._untrained: Reader | None = None
         self._store = FeatureStore(vlm, num_bytes=int(features * 2**30))
+
+    @cached_property
+    def engine(self) -> LocalEngine:
+        """An engine on the same model, for strategies; nothing is planted in it."""
+        return LocalEngine(self.vlm, batch=self.batch)
+
+    @property
+    def planted(self) -> bool:
+        """Whether hooks stay in place during every pass."""
+        return self._around is not untouched
 
     @property
     def num_places(self) -> int:

@@ -20,6 +20,7 @@ from focus.benchmarks.hub import AbstractHubBenchmark
 from focus.benchmarks.mantis_eval import MantisEval
 from focus.benchmarks.mirb import MIRB
 from focus.benchmarks.muirbench import MuirBench
+from focus.benchmarks.mvh_bench import MVHBench
 from focus.benchmarks.nlvr2 import NLVR2
 from focus.benchmarks.vismin import VisMin
 from focus.benchmarks.winoground import Winoground
@@ -188,6 +189,28 @@ MIRB_ROWS = [
     mirb_row(9, "plot_code", "Which library?", "matplotlib"),
     mirb_row(10, "arxiv", "Which paper?", "Attention Is All You Need"),
 ]
+#: Fields that the public loader reads; "neither" is what it replaces.
+_MVH = {
+    **dict.fromkeys(("group_id", "mvh_type", "category"), TEXT),
+    **dict.fromkeys(("view_1", "view_2"), Image()),
+    **dict.fromkeys(("mc_questions", "mc_options", "mc_answers"), List(TEXT)),
+    **dict.fromkeys(("binary_questions", "binary_answers"), List(TEXT)),
+}
+MVH_ROWS = [
+    {
+        "group_id": f"g{n}",
+        "mvh_type": ("cross_instance", "cross_view")[n % 2],
+        "category": "colour",
+        "view_1": picture(2 * n),
+        "view_2": picture(2 * n + 1),
+        "mc_questions": [f"What is in view 1 of {n}?", f"What is in view 2 of {n}?"],
+        "mc_options": ["a dog", "a cat", "neither"],
+        "mc_answers": ["a dog", "a cat"] if n % 3 else ["a cat", "a dog"],
+        "binary_questions": [f"Is {what} in view {view}?" for view in "12" for what in "xy"],
+        "binary_answers": ["Yes", "No", "No", "Yes"],
+    }
+    for n in range(24)
+]
 _BLINK = {
     **dict.fromkeys(("idx", "question", "sub_task"), TEXT),
     **{f"image_{k}": Image() for k in range(1, 5)},
@@ -290,4 +313,5 @@ FIXTURES: dict[str, Fixture] = {
     "muirbench": Fixture(MuirBench, _MUIR, lambda config: MUIRBENCH),
     "mirb": Fixture(MIRB, _MIRB, lambda config: MIRB_ROWS),
     "blink": Fixture(BLINK, _BLINK, blink_rows),
+    "mvh_bench": Fixture(MVHBench, _MVH, lambda config: MVH_ROWS),
 }  # fmt: skip

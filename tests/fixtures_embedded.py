@@ -7,6 +7,7 @@ import hashlib
 import numpy as np
 from PIL import Image
 
+from experiments.config import CONF
 from focus.benchmarks.embedded import (
     AbstractEmbedded,
     Counting,
@@ -41,6 +42,14 @@ def made(name: str, size: int, **settings) -> AbstractEmbedded:
     if EMBEDDED[name] is MinimalPair:
         settings["direction"] = "both"
     return EMBEDDED[name](world=name.split("_")[0], size=size, **settings)
+
+
+def chosen(name: str) -> list[str]:
+    """Settings that choose the benchmark of a registered name: one file a kind, or one a name."""
+    world, kind = name.split("_")
+    if (CONF / "benchmark" / f"{kind}.yaml").exists():
+        return [f"benchmark={kind}", f"benchmark.world={world}"]
+    return [f"benchmark={name}"]
 
 
 def dials(kind: type, world: str, images=(2, 3, 5, MAX_IMAGES)) -> list[dict[str, int]]:

@@ -94,6 +94,34 @@ def test_a_record_alone_is_enough_to_score_again(four_pairs):
     assert [score.correct for score in again] == [True] * 16
 
 
+def test_mvh_metrics(tmp_path, monkeypatch):
+    """Group 0 all right; 1 adversarial in one of its options, unread in the other, and yes to
+    everything; 2 options right, the first pair right, one of the second wrong (no)."""
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    FIXTURES["mvh_bench"].dataset().select(range(3)).to_parquet(tmp_path / "test.parquet")
+    mvh = FIXTURES["mvh_bench"].cls(part="all", path=str(tmp_path))
+    answers = {example.id: f"{example.answer})" for example in mvh}
+    (adversarial,) = next(e.distractors for e in mvh if e.id == "g1-0")
+    answers |= {"g1-0": adversarial, "g1-1": "nothing", **{f"g1-{k}": "Yes" for k in range(2, 6)}}
+    answers |= {"g2-5": "No"}
+    for parser in ("official", "strict"):
+        written = records(mvh, answers, parser)
+        for record, example in zip(written, mvh, strict=True):
+            record["traceable"] = bool(example.distractors)
+        found = values(written)
+        assert found["mc accuracy"] == 4 / 6
+        assert found["mc pair accuracy"] == 2 / 3
+        assert found["binary accuracy"] == 9 / 12
+        assert found["binary pair accuracy"] == 3 / 6
+        assert found["binary quad accuracy"] == 1 / 3
+        assert found["adversarial error rate"] == 1 / 2
+        assert found["yes error rate"] == 2 / 3
+        assert "group score" not in found
+    half = [record for record in written if record["id"] not in ("g0-0", "g0-5")]
+    assert values(half)["binary pair accuracy"] == 2 / 5  # of those that are complete
+    assert values(half)["mc pair accuracy"] == 1 / 2
+
+
 def test_per_category(tmp_path, monkeypatch):
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
     FIXTURES["muirbench"].dataset().select(range(6)).to_parquet(tmp_path / "test.parquet")

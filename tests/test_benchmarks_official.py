@@ -76,6 +76,38 @@ def test_the_harnesses_of_mantis_and_lmms_eval():
     assert after_thinking("x</think>\n\nB") == "B"
 
 
+@pytest.mark.parametrize(
+    ("text", "official", "strict"),
+    [
+        ("B)", "B", "B"),
+        ("The answer is C.", "C", "C"),
+        ("a cat", "B", "B"),
+        ("A cat is what I see", "B", "B"),  # the article stands too far from the end
+        ("A cat, then", "A", "B"),  # ... and near enough
+        ("A or B", None, None),
+        ("Neither A nor B", "C", "C"),
+        ("", None, None),
+    ],
+)
+def test_mvh_letters(text, official, strict):
+    options = {"options": ["a dog", "a cat", "Neither A nor B"]}
+    known = {"answer": "B", "choices": ("A", "B", "C"), "category": "mc", "metadata": options}
+    assert [score.parsed for score in both("mvh_bench", text, **known)] == [official, strict]
+
+
+def test_mvh_words():
+    known = {"answer": "Yes", "choices": ("Yes", "No"), "category": "binary"}
+    for text, official, strict in [
+        ("yes.", "Yes", "Yes"),
+        ("No, it is not.", "No", "No"),
+        ("There is no dog, yes", None, None),
+        ("There is no dog", "No", "No"),
+        ("Perhaps", None, None),
+    ]:
+        scores = both("mvh_bench", text, **known)
+        assert [score.parsed for score in scores] == [official, strict], text
+
+
 def both(name: str, text: str, **reference: object) -> tuple[Score, Score]:
     parsers = parsers_of(name)
     known = Reference(**reference)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import datasets
 import pytest
-from fixtures_benchmarks import FIXTURES, colour_of
+from fixtures_benchmarks import FIXTURES, MVH_ROWS, colour_of
 
 from focus.benchmarks.blink import DISCLAIMER
 from focus.benchmarks.hub import AbstractHubBenchmark
+from focus.benchmarks.mvh_bench import MVHBench
+from focus.errors import DatasetSchemaError
 
 datasets.disable_progress_bars()
 
@@ -174,3 +176,60 @@ def test_nlvr2(serve):
     assert {i: e.question for i, e in examples.items()} == {
         i: e.question for i, e in serve("nlvr2", "official").items()
     }
+
+
+def test_mvh_bench(serve):
+    """The order of the options is the public loader's: that of Python's generator, keyed by group
+    and question."""
+    for protocol in ("official", "strict"):
+        examples = serve("mvh_bench", protocol)
+        first, second = examples["g1-0"], examples["g1-1"]
+        assert first.question == (
+            "<image><image>Question:\nWhat is in view 1 of 1?\n\nChoices:\nA) Neither B nor C\n"
+            "B) a cat\nC) a dog\n\nOnly one option is correct.\n"
+            "Present the answer strictly in the form X)."
+        )
+        assert (first.answer, first.distractors) == ("C", ("B",))
+        listed = dict(zip("ABC", second.metadata["options"], strict=True))
+        assert (listed[second.answer], listed[second.distractors[0]]) == ("a cat", "a dog")
+        (third,) = set("ABC") - {second.answer, *second.distractors}
+        assert listed[third].startswith("Neither ")
+        yes = examples["g1-2"]
+        assert yes.question == (
+            "<image><image>Is x in view 1?\nPlease answer this question with one word."
+        )
+        assert [examples[f"g1-{k}"].answer for k in range(2, 6)] == ["Yes", "No", "No", "Yes"]
+        assert [colour_of(i) for i in yes.images] == [2, 3]
+        assert {e.metadata["task"] for e in examples.values()} == {"cross_instance", "cross_view"}
+
+
+def test_mvh_options_turn_and_keep_their_letters_right(serve, tmp_path):
+    serve("mvh_bench", "strict")
+    folder = str(tmp_path / "mvh_bench")
+    for order in range(3):
+        turned = MVHBench(part="all", path=folder).reordered(order)
+        example = turned[6]
+        listed = dict(zip("ABC", example.metadata["options"], strict=True))
+        assert listed[example.answer] == "a dog"
+        (third,) = set("ABC") - {example.answer, *example.distractors}
+        named = sorted({*example.distractors, example.answer})
+        assert listed[third] == f"Neither {named[0]} nor {named[1]}"
+    assert len(MVHBench(part="all", path=folder, mvh_type="cross_view")) == 6 * 12
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"mc_questions": ["one"]}, "mc_questions has 1 entries, not 2"),
+        ({"mc_answers": ["a dog", "a bird"]}, "are not two of its options"),
+        ({"mc_answers": ["a dog", "a dog"]}, "are not two of its options"),
+        ({"binary_answers": ["Yes", "No", "No", "Maybe"]}, "'Maybe' is neither yes nor no"),
+    ],
+)
+def test_mvh_rows_that_are_no_group_of_six(tmp_path, monkeypatch, change, expected):
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    rows = [{**MVH_ROWS[0], **change}]
+    features = FIXTURES["mvh_bench"].dataset().features
+    datasets.Dataset.from_list(rows, features=features).to_parquet(tmp_path / "test.parquet")
+    with pytest.raises(DatasetSchemaError, match=expected):
+        MVHBench(part="all", path=str(tmp_path))[0]

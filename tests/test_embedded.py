@@ -20,6 +20,7 @@ from focus.benchmarks.embedded import (
     OddOneOut,
     SameOrDifferent,
     SingleImage,
+    TwoViews,
     WhichImage,
 )
 from focus.benchmarks.embedded.single import SKILLS
@@ -201,6 +202,44 @@ def test_every_wrong_value_tells_the_views_it_came_from(world, setting):
         assert len(set(others)) == min(len(others), wrong)
         assert max(Counter(others).values()) == -(-len(others) // wrong)
         assert draft.choices == values[draft.attribute]
+
+
+def test_similarities_can_take_turns():
+    asked = drafts(IndexedQuestion(size=160, similarity=None))
+    counts = Counter((d.about, d.attribute, d.similarity) for d in asked)
+    assert len(counts) == 2 * 4 * 4
+    assert set(counts.values()) == {5}
+    for draft in asked:
+        rest = [name for name in draft.views[0] if name != draft.attribute]
+        assert sum(draft.views[0][n] == draft.views[1][n] for n in rest) == draft.similarity
+
+
+@pytest.mark.parametrize("world", WORLDS)
+def test_six_questions_about_two_views(world):
+    """Every wrong option that is offered is true of the other view, or of none."""
+    size = 12 * len(world_of(world).attributes)
+    counts = Counter()
+    for order in range(TwoViews.orders):
+        asked = drafts(TwoViews(world=world, size=size, order=order))
+        for number in range(size):
+            group = asked[6 * number : 6 * number + 6]
+            assert len({d.cluster for d in group}) == len({str(d.views) for d in group}) == 1
+            assert [d.category for d in group] == ["mc"] * 2 + ["binary"] * 4
+            assert [d.about for d in group] == [(0,), (1,), (0,), (0,), (1,), (1,)]
+            assert len({d.group for d in group}) == 3
+            values = [view[group[0].attribute] for view in group[0].views]
+            assert values[0] != values[1]
+            for draft, own, other in zip(group, values, reversed(values), strict=False):
+                listed = options(draft.body.split("? ")[1])
+                assert (listed[draft.answer], listed[draft.distractors[0]]) == (own, other)
+                assert len(set(listed.values())) == len(listed) == len(draft.choices)
+                counts[order, draft.attribute, draft.answer] += 1
+            for pair in (group[2:4], group[4:]):
+                assert sorted(d.answer for d in pair) == ["no", "yes"]
+                assert {d.body.split()[-2] for d in pair} == set(values)
+    for world_attribute in world_of(world).attributes:
+        letters = [n for (_, name, _), n in counts.items() if name == world_attribute]
+        assert len(set(letters)) == 1  # no letter is favoured
 
 
 @pytest.mark.parametrize("world", WORLDS)

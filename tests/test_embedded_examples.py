@@ -7,7 +7,7 @@ from collections import Counter
 from dataclasses import fields
 
 import pytest
-from fixtures_embedded import SEVERAL, dials, digest, drafts, made
+from fixtures_embedded import SEVERAL, chosen, dials, digest, drafts, made
 
 from experiments.config import build, compose_config
 from focus.benchmarks.embedded import (
@@ -19,6 +19,7 @@ from focus.benchmarks.embedded import (
     OddOneOut,
     SameOrDifferent,
     SingleImage,
+    TwoViews,
     WhichImage,
 )
 from focus.benchmarks.embedded.base import MIXED
@@ -64,7 +65,7 @@ def test_targets_are_images_or_whole_clips(name):
     for index, example in enumerate(benchmark):
         draft = benchmark.draft(index)
         number = len(draft.views)
-        needs_one = EMBEDDED[name] in (SingleImage, IndexedQuestion, LeakageProbe)
+        needs_one = EMBEDDED[name] in (SingleImage, IndexedQuestion, LeakageProbe, TwoViews)
         assert bool(draft.about) == (needs_one or draft.category == "text")
         wanted = draft.about or tuple(range(number))
         if frames == 1:
@@ -143,6 +144,7 @@ def test_an_id_names_one_question():
         if setting["similarity"] != 1
     ]
     benchmarks += [IndexedQuestion(size=5, position=k) for k in (0, 1)]
+    benchmarks += [IndexedQuestion(size=5, similarity=None), TwoViews(size=2, similarity=0)]
     ids = [draft.id for benchmark in benchmarks for draft in drafts(benchmark)]
     assert len(set(ids)) == len(ids)
     assert SingleImage().draft(7).id == "scenes_single-test-seed0-00007"
@@ -164,7 +166,7 @@ def test_ten_thousand_questions_without_a_pixel():
 
 def test_every_world_has_every_kind_by_name():
     assert set(EMBEDDED) == {f"{world}_{kind}" for world in WORLDS for kind in KINDS}
-    assert len(KINDS) == 8
+    assert len(KINDS) == 9
     assert EMBEDDED.items() <= BENCHMARKS.items()
     for name in EMBEDDED:
         assert made(name, 1).name == name
@@ -175,7 +177,7 @@ def test_every_world_has_every_kind_by_name():
 
 @pytest.mark.parametrize("name", EMBEDDED)
 def test_configurations_say_which_benchmark_they_are(name):
-    benchmark = build(compose_config("config", [f"benchmark={name}"]).benchmark)
+    benchmark = build(compose_config("config", chosen(name)).benchmark)
     assert type(benchmark) is EMBEDDED[name]
     assert benchmark.name == name
     assert len(benchmark) == 600
@@ -205,10 +207,13 @@ def test_configurations_say_which_benchmark_they_are(name):
         (lambda: OddOneOut(num_images=2), "num_images"),
         (lambda: SameOrDifferent(similarity=4), "similarity"),
         (lambda: Counting(num_images=0), "num_images"),
+        (lambda: WhichImage(similarity=None), "similarity"),
         (lambda: LeakageProbe(similarity=3), "similarity"),
         (lambda: LeakageProbe(world="photos", similarity=1), "similarity"),
         (lambda: LeakageProbe(order=3), "order"),
         (lambda: LeakageProbe().reordered(3), "order"),
+        (lambda: TwoViews(similarity=4), "similarity"),
+        (lambda: TwoViews().reordered(3), "order"),
         (lambda: MinimalPair(direction="audio"), "direction"),
         (lambda: MinimalPair(order=2), "order"),
     ],

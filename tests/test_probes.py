@@ -32,6 +32,7 @@ from focus.reading import Reader
 mpl.use("Agg")
 #: Settings with which each probe is quick and still finds what is planted.
 QUICK = {
+    "behaviour": ["probe.orders=2"],
     "knockout": ["probe.windows=1", "probe.edges=[image to image]"],
     "patching": ["probe.changed=other image", "probe.tokens=[asked image]"],
     "entanglement": ["probe.untrained=false"],
@@ -102,8 +103,21 @@ def read_behind_the_first_image(records, folder):
     )
 
 
-#: What a leak raises and isolation lowers, and by how much at least.
+def chosen_of_another_image(table):
+    """How likely the other image's option is among images."""
+    return at(table, condition="multi", option="other", orders="all")["probability"]
+
+
+def beyond_mistakes(table):
+    """Answers that are true of another image, mistakes aside."""
+    return at(table, condition="together", by="all")["excess"]
+
+
+#: What a leak raises and isolation lowers, and by how much at least; of answers, what hiding the
+#: asked image raises and hiding the other one lowers.
 SIGNS = {
+    "behaviour": (chosen_of_another_image, 0.1, 0.2),
+    "chance": (beyond_mistakes, 0.3, 0.1),
     "knockout": (moved_between_images, 0.1, 0.01),
     "patching": (recovered_from_the_asked_image, 0.02, 0.01),
     "entanglement": (moved_by_company, 0.02, 0.001),
@@ -129,14 +143,16 @@ def test_every_probe_has_a_view_a_file_and_a_planted_fault_to_find():
 def test_planted_faults_are_told_from_the_normal_model(abstaining, tmp_path, name):
     sign, raised, lowered = SIGNS[name]
     found = {}
-    for around in PLANTED:
+    told = ("asked_hidden", "other_hidden") if name in ("behaviour", "chance") else (
+        "leak", "isolation")  # fmt: skip
+    for around in ("none", *told):
         records = seen(probe_of(name), *abstaining, tmp_path / around, around)
         if name == "linear":
             found[around] = sign(records, tmp_path / around)
         else:
             found[around] = sign(VIEWS[name].table(records, tmp_path / around))
-    assert found["leak"] > found["none"] + raised
-    assert found["none"] > found["isolation"] + lowered
+    assert found[told[0]] > found["none"] + raised
+    assert found["none"] > found[told[1]] + lowered
     if name in ("knockout", "patching", "entanglement"):  # no way is left, so nothing moves
         assert found["isolation"] == pytest.approx(0, abs=1e-3)
 
@@ -269,6 +285,10 @@ def test_every_probe_runs_on_every_family_and_benchmark_and_leaves_no_trace(
     for benchmark in stored.values():
         questions = asked(any_vlm, benchmark, 12)
         assert len(questions) == 6  # those of two images
+        known = [probe_of(name).asks(question) for question in questions]
+        assert known == [name != "chance"] * 6  # of which it is not known what they show
+        if not all(known):
+            questions = asked(any_vlm, IndexedQuestion(size=6), 6)
         folder = tmp_path / benchmark.name
         records = seen(probe_of(name), any_vlm, questions, folder)
         json.dumps(records)

@@ -10,7 +10,15 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
-from analysis.probes import entanglement, knockout, lens, linear, patching
+from analysis.probes import (
+    behaviour,
+    chance,
+    entanglement,
+    knockout,
+    lens,
+    linear,
+    patching,
+)
 
 Records = Sequence[Mapping[str, Any]]
 
@@ -34,5 +42,5 @@ class View:
 #: By name of the probe.
 VIEWS: dict[str, View] = {
     module.__name__.rpartition(".")[2]: View(module.table, module.figure, module.headline)
-    for module in (knockout, patching, entanglement, linear, lens)
+    for module in (behaviour, chance, knockout, patching, entanglement, linear, lens)
 }

@@ -1,8 +1,10 @@
-"""Tables of docs/mechanism.md, from the tables that `make leakage` writes."""
+"""Tables and a figure of docs/mechanism.md, from the tables that `make leakage` writes."""
 
 from __future__ import annotations
 
 import pandas as pd
+
+from focus.probes.behaviour import OPTIONS
 
 #: Edges of the page, in its words.
 EDGES = {
@@ -11,6 +13,15 @@ EDGES = {
     "asked image to text": "asked image → text",
     "delimiters to text": "delimiters → text",
     "text to last token": "text → last token",
+}
+#: Conditions of the page, in its words; strategies are called as they are.
+CONDITIONS = {
+    "single": "asked image alone",
+    "multi": "both images",
+    "swapped": "both, swapped",
+    "distractor": "irrelevant one beside it",
+    "duplicate": "itself beside it",
+    "blank": "grey one beside it",
 }
 #: Groups of tokens of the page.
 TOKENS = ("other images", "asked image", "question", "last token")
@@ -48,6 +59,49 @@ def patching_markdown(found: pd.DataFrame) -> str:
                             aggfunc="first", sort=False)  # fmt: skip
     table.columns = [f"into layer {place}" for place in table.columns[:-1]] + ["into the head"]
     return table.reset_index().to_markdown(index=False, disable_numparse=True)
+
+
+def behaviour_markdown(found: pd.DataFrame) -> str:
+    """What is said in every condition: share of each option.
+
+    Args:
+        found: of `analysis.probes.behaviour.table`.
+    """
+    shown = found.assign(
+        shown=[_around(row, "share") for row in found.to_dict("records")],
+        condition=[CONDITIONS.get(name, name) for name in found["condition"]],
+    )
+    table = shown.pivot_table(
+        index=["model", "condition"], columns="option", values="shown", aggfunc="first", sort=False
+    )[list(OPTIONS)]
+    table.columns = ["right", "other image's", "merged"]
+    return table.reset_index().to_markdown(index=False, disable_numparse=True)
+
+
+def chance_markdown(found: pd.DataFrame) -> str:
+    """Leaked answers beyond chance, under plain decoding and every strategy.
+
+    Args:
+        found: of `analysis.probes.chance.table`.
+    """
+    own = found[found["by"] == "all"]
+    lines = [
+        {
+            "model": row["model"],
+            "decoding": "plain" if row["condition"] == "together" else row["condition"],
+            "n": str(row["n"]),
+            "leaked": f"{row['leaked']:.2f}",
+            "by mistake": f"{row['expected']:.3f}",
+            "beyond chance": _around(row, "excess", "{:+.2f}"),
+        }
+        for row in own.to_dict("records")
+    ]
+    return pd.DataFrame(lines).to_markdown(index=False, disable_numparse=True)
+
+
+def _around(row: dict[str, float], name: str, form: str = "{:.2f}") -> str:
+    """A value with the interval that the columns ``low`` and ``high`` hold."""
+    return f"{form.format(row[name])} [{form.format(row['low'])}, {form.format(row['high'])}]"
 
 
 def _interval(row: dict[str, float], name: str, form: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal, Self, cast
 
@@ -76,6 +76,30 @@ class Example:
         return Reference(self.answer, self.choices, self.distractors, self.category, self.metadata)
 
 
+@dataclass(frozen=True)
+class Descriptions:
+    """What the leakage probe asks about a question: see `focus.probes.Behaviour`.
+
+    Args:
+        views: images of each view (one, or the frames of a clip), in their order.
+        asked: index of the view that is asked about.
+        other: index of the view whose description is offered beside its own.
+        texts: description of the asked view, and of the other one; each false of the other view.
+        merge: the option that merges the two, given them in the order in which they are listed.
+        ask: the question with its placeholders, from the place of the asked view (None where it is
+            shown alone), the number of views and the texts behind the letters A, B and C.
+        system: system prompt; empty for none.
+    """
+
+    views: tuple[tuple[Image.Image, ...], ...]
+    asked: int
+    other: int
+    texts: tuple[str, str]
+    merge: Callable[[str, str], str]
+    ask: Callable[[int | None, int, Sequence[str]], str]
+    system: str = ""
+
+
 class AbstractBenchmark(ABC):
     """A named, finite, ordered collection of examples, and the parsers that read their answers.
 
@@ -138,6 +162,11 @@ class AbstractBenchmark(ABC):
         images = list(example.images)
         images[slot] = other.images[slot % len(other.images)].resize(size)
         return tuple(images)
+
+    def descriptions(self, index: int) -> Descriptions | None:
+        """What the leakage probe asks about a question; None where the benchmark does not know a
+        description of the asked view and one of another view."""
+        return None
 
     def reordered(self, order: int) -> Self:
         """The same questions with their options, or images, turned by `order` places.

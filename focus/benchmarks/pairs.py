@@ -9,13 +9,13 @@ of its questions are right, the group score if all four are. Chance with indepen
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 from PIL import Image
 
-from focus.benchmarks.base import Example
+from focus.benchmarks.base import Descriptions, Example
 from focus.benchmarks.hub import AbstractHubBenchmark, Item
 from focus.benchmarks.prompting import rotation
 from focus.images import IMAGE_PLACEHOLDER
@@ -24,6 +24,7 @@ from focus.parsing.official import official_two_letters
 from focus.scoring import Reference, Score, Scorer, score_parsed
 
 DIRECTIONS = ("text", "image")
+ORDINALS = ("first", "second")
 SYSTEM = "You are an evaluator tasked with comparing images and captions to answer the question."
 
 
@@ -73,6 +74,24 @@ class AbstractPairBenchmark(AbstractHubBenchmark):
             permutation=turn,
         )
 
+    def descriptions(self, index: int) -> Descriptions:
+        """The image that goes with the caption of the question, and the other one, in the words of
+        the authors' probe, whichever the protocol."""
+        place, member = divmod(index % len(self), self.questions_per_row)
+        item = self.items[place]
+        row = self.rows[item.position]
+        turn, asked = rotation(2, self.order), member % 2
+        captions = [str(row[name]) for name in self.caption_fields]
+        return Descriptions(
+            views=tuple((self.image(row[self.image_fields[k]], item),) for k in turn),
+            asked=turn.index(asked),
+            other=turn.index(1 - asked),
+            texts=(captions[asked], captions[1 - asked]),
+            merge=lambda one, other: f"{one} and {other}",
+            ask=probe_prompt,
+            system=SYSTEM,
+        )
+
     @abstractmethod
     def _facts(self, row: Mapping[str, Any]) -> dict[str, Any]:
         """What records keep of a row; ``task`` is the row of the benchmark's own table."""
@@ -92,6 +111,22 @@ def official_prompt(direction: str, captions: list[str], asked: int) -> str:
     return (
         f"Which image better aligns with the description: {captions[asked]}? "
         "The (A): first or the (B): second image? Answer with A or B."
+    )
+
+
+def probe_prompt(place: int | None, num_images: int, options: Sequence[str]) -> str:
+    """The question of the authors' leakage probe, images first (`yejipark-m/FOCUS`, 8e04e89).
+
+    >>> probe_prompt(1, 2, ["x", "y", "x and y"]).splitlines()[0]
+    '<image><image>For the second image, which description better aligns with the image context?'
+    """
+    which = "the image" if place is None else f"the {ORDINALS[place]} image"
+    listed = " or ".join(
+        f"the ({letter}): {option}" for letter, option in zip("ABC", options, strict=True)
+    )
+    return (
+        f"{IMAGE_PLACEHOLDER * num_images}For {which}, which description better aligns with the "
+        f"image context?\nT{listed[1:]}. Answer with A or B or C."
     )
 
 

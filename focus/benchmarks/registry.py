@@ -12,6 +12,7 @@ from focus.benchmarks.mantis_eval import MantisEval
 from focus.benchmarks.mirb import MIRB
 from focus.benchmarks.mmlongbench import MMLongBench
 from focus.benchmarks.muirbench import MuirBench
+from focus.benchmarks.mvh_bench import MVHBench
 from focus.benchmarks.nlvr2 import NLVR2
 from focus.benchmarks.vinoground import Vinoground
 from focus.benchmarks.vismin import VisMin
@@ -22,7 +23,7 @@ from focus.zoo.worlds import WORLDS
 
 _HUB: tuple[type[AbstractHubBenchmark], ...] = (
     *(Winoground, VisMin, MantisEval, MuirBench),
-    *(Vinoground, MIRB, BLINK, NLVR2, MMLongBench),
+    *(Vinoground, MIRB, BLINK, NLVR2, MMLongBench, MVHBench),
 )
 #: The benchmarks that need no data: one of each kind for each world.
 EMBEDDED: dict[str, type[AbstractEmbedded]] = {

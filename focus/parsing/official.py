@@ -1,9 +1,9 @@
 """The published parsers, their defects kept: for comparing with published numbers, nothing else.
 
 The first four do what the authors of FOCUS do (GitHub `yejipark-m/FOCUS`, commit 8e04e89, folder
-`eval`); the last two what the harnesses of Mantis and lmms-eval do. Every defect is marked DEFECT.
-Like all parsers here they return None where they find nothing; the default that some of them put
-there is the business of the protocol.
+`eval`); the others what the harnesses of Mantis, lmms-eval and VLMEvalKit do. Every defect is
+marked DEFECT. Like all parsers here they return None where they find nothing; the default that some
+of them put there is the business of the protocol.
 """
 
 from __future__ import annotations
@@ -91,3 +91,36 @@ def leading_letter(text: str, letters: Sequence[str]) -> str | None:
     match = re.match(r"[\(\s]*([A-Z])[\)\.\s]*", text.strip(), flags=re.IGNORECASE)
     letter = match.group(1).upper() if match else None
     return letter if letter in letters else None
+
+
+def only_letter(text: str, letters: Sequence[str], options: Sequence[str]) -> str | None:
+    """The only letter that stands alone near the end, or the only option that the text holds
+    (VLMEvalKit, `vlmeval/utils/matching_util.py`, commit e8e78f0).
+
+    DEFECT: a letter counts as one among the last five words alone, and the article "A" is one.
+    DEFECT: a long answer is not searched for options.
+
+    >>> only_letter("B)", "ABC", ["red", "blue", "Neither A nor B"])
+    'B'
+    """
+    words = re.sub(r"[.()\[\],:;!*#{}]", " ", text).split()
+    found = [letter for letter in letters if letter in words]
+    if len(found) == 1 and words.index(found[0]) > len(words) - 5:
+        return found[0]
+    verbose = re.search(r"(?:correct\s+)?answer\s+is\s+\**([ABCD])\**", text, re.IGNORECASE)
+    if verbose and verbose.group(1).upper() in letters:
+        return verbose.group(1).upper()
+    if len(text) > 2 * sum(map(len, options)):
+        return None
+    named = [k for k, option in enumerate(options) if option.lower() in text.lower()]
+    return letters[named[0]] if len(named) == 1 else None
+
+
+def only_yes_no(text: str) -> str | None:
+    """Yes or no where the text holds one of the words and not the other (VLMEvalKit,
+    `vlmeval/dataset/mvh_bench.py`, commit 0fa345d).
+
+    DEFECT: "no" counts in "there is no dog, yes".
+    """
+    found = {word.lower() for word in re.findall(r"\b(yes|no)\b", text, re.IGNORECASE)}
+    return found.pop().capitalize() if len(found) == 1 else None

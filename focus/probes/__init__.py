@@ -1,6 +1,8 @@
 """Looking into a model: what each probe sees of each question. Tables are made in `analysis`."""
 
 from focus.probes.base import KINDS, AbstractProbe, Observation, Question, facts
+from focus.probes.behaviour import Behaviour
+from focus.probes.chance import Chance
 from focus.probes.entanglement import Entanglement
 from focus.probes.knockout import Knockout
 from focus.probes.lens import Lens
@@ -12,6 +14,8 @@ __all__ = [
     "KINDS",
     "PLANTED",
     "AbstractProbe",
+    "Behaviour",
+    "Chance",
     "Entanglement",
     "Knockout",
     "Lens",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from focus.benchmarks.base import AbstractBenchmark, Example
-from focus.decoding.base import Request
-from focus.errors import InvalidValueError
+from focus.decoding.base import AbstractDecoding, GenerationSettings, Request
+from focus.errors import FocusError, InvalidValueError
 from focus.models.loading import VisionLanguageModel
 from focus.reading import Reader
 from focus.scoring import first_tokens
@@ -82,6 +82,12 @@ class AbstractProbe(ABC):
     one_per_cluster: ClassVar[bool] = False
     #: Whether what is seen of a question depends on which others are asked.
     borrows: ClassVar[bool] = False
+    #: What a benchmark must be where `asks` is True of none of its questions.
+    needs: ClassVar[str] = "any"
+
+    def asks(self, question: Question) -> bool:
+        """Whether the benchmark knows of a question what this probe needs to know."""
+        return True
 
     @abstractmethod
     def observe(
@@ -98,6 +104,38 @@ class AbstractProbe(ABC):
         Returns:
             A list for each of the chunk, JSON-serialisable.
         """
+
+
+def first_logits(
+    reader: Reader,
+    requests: Sequence[Request],
+    tokens: Sequence[int],
+    decoding: AbstractDecoding | None = None,
+) -> Tensor:
+    """Logits of some tokens in the distribution of the first one: ``[requests, tokens]``, float32.
+
+    Args:
+        reader: of the model.
+        requests: what is asked.
+        tokens: ids.
+        decoding: the strategy; None for plain passes, with what is planted around them.
+
+    Raises:
+        FocusError: a request that the strategy cannot answer.
+    """
+    found = torch.zeros(len(requests), len(tokens))
+    if decoding is None:
+        readings = [reader.reading(request) for request in requests]
+        for indices in reader.batches(readings):
+            found[indices] = reader.logits([readings[i] for i in indices])[:, list(tokens)]
+        return found
+    settings = GenerationSettings(max_new_tokens=1)
+    answers = decoding.decode_many(reader.engine, requests, settings, keep_logits="first")
+    for i, answer in enumerate(answers):
+        if isinstance(answer, FocusError):
+            raise answer
+        found[i] = answer.combined_logits[0][0][list(tokens)].float().cpu()
+    return found
 
 
 def parts(number: int, most: int) -> list[tuple[int, ...]]:
@@ -148,6 +186,13 @@ def check_count(name: str, value: object, least: int, *, optional: bool = False)
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
         accepted = f"an integer of at least {least}" + (", or null for all" if optional else "")
         raise InvalidValueError(name, value, accepted)
+
+
+def check_strategies(strategies: Mapping[str, object], taken: Collection[str]) -> None:
+    """Raises `InvalidValueError` for a strategy that is called as something else already is."""
+    if set(strategies) & set(taken):
+        accepted = f"called otherwise than {', '.join(taken)}"
+        raise InvalidValueError("strategies", sorted(strategies), accepted)
 
 
 def facts(question: Question) -> Mapping[str, Any]:

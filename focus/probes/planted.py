@@ -1,4 +1,4 @@
-"""Models with a planted fault, which every probe must tell from the normal one.
+"""Models with planted faults; every probe must tell two opposite ones from the normal model.
 
 Built around any model by its attention mask, while a prompt is read: weights stay as they are.
 
@@ -7,6 +7,13 @@ Built around any model by its attention mask, while a prompt is read: weights st
                and pushed.
 ``isolation``  no token up to the last image sees another image: neither do images, nor the text
                between them, which could pass on what it has seen. The question sees all of them.
+
+Answers hardly depend on what images see of each other, since the question sees all of them; a probe
+of answers is held to models that lack one side of the choice instead, where there are several
+images:
+
+``asked_hidden``  nothing sees the asked image.
+``other_hidden``  nothing sees any other image.
 """
 
 from __future__ import annotations
@@ -20,8 +27,10 @@ import torch
 from torch import Tensor, nn
 
 from focus.hooks import (
+    IMAGE_GROUPS,
     chosen_attentions,
     different_images,
+    edge,
     explicit_mask,
     knocked_out,
     removed_afterwards,
@@ -80,6 +89,21 @@ def planted_isolation(vlm: VisionLanguageModel, readings: Sequence[Reading]) -> 
         yield
 
 
+def hidden(group: str) -> Around:
+    """No token sees a group of images, in all layers, but where there is one image alone."""
+
+    @contextmanager
+    def around(vlm: VisionLanguageModel, readings: Sequence[Reading]) -> Iterator[None]:
+        pairs = [
+            edge(~reading.groups[group], reading.groups[group] & (len(reading.images) > 1))
+            for reading in readings
+        ]
+        with knocked_out(vlm, torch.stack(pairs)):
+            yield
+
+    return around
+
+
 def isolated(reading: Reading) -> Tensor:
     """Pairs that `planted_isolation` hides: ``[length, length]``, query first."""
     spans, length = reading.prompt.spans, reading.length
@@ -94,4 +118,6 @@ PLANTED: dict[str, Around] = {
     "none": untouched,
     "leak": planted_leak,
     "isolation": planted_isolation,
+    "asked_hidden": hidden(IMAGE_GROUPS[0]),
+    "other_hidden": hidden(IMAGE_GROUPS[1]),
 }

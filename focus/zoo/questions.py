@@ -80,7 +80,12 @@ def which_image(truth: Truth, num_images: int, world: AbstractWorld) -> str:
 
 def which_caption(truths: Sequence[Truth], world: AbstractWorld) -> str:
     """Asks which of several captions fits; answered by a letter."""
-    return f"which caption is right ? {lettered([world.description(truth) for truth in truths])}"
+    return which_described([world.description(truth) for truth in truths])
+
+
+def which_described(captions: Sequence[str]) -> str:
+    """The same in captions that are written already."""
+    return f"which caption is right ? {lettered(captions)}"
 
 
 def same(attribute: str, world: AbstractWorld) -> str:

@@ -1,7 +1,8 @@
 """Benchmarks of the embedded worlds: each kind of question asked of each world.
 
 The kinds mirror public benchmarks: minimal pairs (VisMin, Winoground, Vinoground), indexed
-questions, choices over several images (MuirBench), and the leakage probe of the paper.
+questions, choices over several images (MuirBench), the leakage probe of the paper, and groups of
+six questions about two views (MVH-Bench).
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from focus.benchmarks.embedded.base import (
 from focus.benchmarks.embedded.counting import Counting
 from focus.benchmarks.embedded.indexed import IndexedQuestion
 from focus.benchmarks.embedded.matching import MinimalPair
+from focus.benchmarks.embedded.mvh import TwoViews
 from focus.benchmarks.embedded.odd import OddOneOut
 from focus.benchmarks.embedded.probe import LeakageProbe
 from focus.benchmarks.embedded.same import SameOrDifferent
@@ -27,7 +29,7 @@ KINDS: dict[str, type[AbstractEmbedded]] = {
     benchmark.kind: benchmark
     for benchmark in (
         *(SingleImage, IndexedQuestion, MinimalPair, WhichImage),
-        *(OddOneOut, SameOrDifferent, Counting, LeakageProbe),
+        *(OddOneOut, SameOrDifferent, Counting, LeakageProbe, TwoViews),
     )
 }
 
@@ -43,6 +45,7 @@ __all__ = [
     "OddOneOut",
     "SameOrDifferent",
     "SingleImage",
+    "TwoViews",
     "WhichImage",
     "asked_view",
     "view_units",

@@ -7,14 +7,14 @@ without a pixel. Everything is keyed by (seed, benchmark, split, example), never
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
 import numpy as np
 from PIL import Image
 
-from focus.benchmarks.base import AbstractBenchmark, Example
+from focus.benchmarks.base import AbstractBenchmark, Descriptions, Example
 from focus.errors import InvalidValueError
 from focus.randomness import generator
 from focus.zoo import questions
@@ -159,6 +159,44 @@ class AbstractEmbedded(AbstractBenchmark):
         views[view] = {**own, attribute: value}
         return self._drawn(draft, views)
 
+    def descriptions(self, index: int) -> Descriptions | None:
+        """The values of the asked attribute in the asked view and in the first that has another
+        one, as a question with lettered options, which the models know; merged, one after the
+        other. None where the question is not about one attribute of one of several views."""
+        draft = self.draft(index)
+        if len(draft.about) != 1 or len(draft.views) < 2 or draft.attribute is None:
+            return None
+        (asked,), attribute = draft.about, draft.attribute
+        own = draft.views[asked][attribute]
+        wrong = [k for k, view in enumerate(draft.views) if view[attribute] != own]
+        if not wrong:
+            return None
+        texts = (own, draft.views[wrong[0]][attribute])
+        return self._described(draft, wrong[0], texts, lambda one, other: f"{one} {other}",
+                               lambda options: questions.letter(attribute, options))  # fmt: skip
+
+    def _described(
+        self,
+        draft: Draft,
+        other: int,
+        texts: tuple[str, str],
+        merge: Callable[[str, str], str],
+        body: Callable[[Sequence[str]], str],
+    ) -> Descriptions:
+        """Descriptions in the words of the world; `body` is the question without views."""
+        world = self._world
+        drawn = self._drawn(draft, draft.views)
+
+        def ask(place: int | None, num_views: int, options: Sequence[str]) -> str:
+            text = body(options)
+            text = text if place is None else questions.about(place, text, world)
+            return questions.prompt(num_views, text, world)
+
+        views = tuple(
+            drawn[k * world.frames : (k + 1) * world.frames] for k in range(len(draft.views))
+        )
+        return Descriptions(views, draft.about[0], other, texts, merge, ask)
+
     def draft(self, index: int) -> Draft:
         """The question at `index`, nothing drawn; negative ones count from the end.
 
@@ -206,15 +244,19 @@ class AbstractSeveral(AbstractEmbedded):
     #: Least number of views of a question, and of attributes that are never shared.
     least_images: ClassVar[int] = 2
     least_changes: ClassVar[int] = 1
+    #: Whether None stands for all similarities in turn.
+    in_turn: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_integer("num_images", self.num_images, self.least_images, questions.MAX_IMAGES)
         most = len(self._attributes) - self.least_changes
-        check_integer("similarity", self.similarity, 0, most)
+        if self.similarity is not None or not self.in_turn:
+            check_integer("similarity", self.similarity, 0, most)
 
     def _named(self, index: int, *settings: str) -> str:
-        dials = (f"n{self.num_images}", f"similarity{self.similarity}")
+        similarity: int | None = self.similarity
+        dials = (f"n{self.num_images}", f"similarity{'s' if similarity is None else similarity}")
         return self._identity(index, *dials, *settings)
 
 

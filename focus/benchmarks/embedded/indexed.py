@@ -21,13 +21,15 @@ class IndexedQuestion(AbstractSeveral):
 
     Args:
         similarity: how many attributes that are not asked for all other views share with the
-            target; they differ from it in the rest.
+            target; they differ from it in the rest. None lets all such numbers take turns.
         position: the asked view, from 0; None lets them take turns.
     """
 
+    similarity: int | None = 1  # type: ignore[assignment]
     position: int | None = None
 
     kind: ClassVar[str] = "indexed"
+    in_turn: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -42,7 +44,9 @@ class IndexedQuestion(AbstractSeveral):
         attribute = self._attributes[turn % len(self._attributes)]
         rest = [name for name in self._attributes if name != attribute]
         truth = pick(world.truths, rng)
-        shared = subset(rest, self.similarity, rng)
+        similarity = turn // len(self._attributes) % len(self._attributes)
+        similarity = similarity if self.similarity is None else self.similarity
+        shared = subset(rest, similarity, rng)
         views = around(world, truth, target, self.num_images, shared, rng)
         others = (view[attribute] for i, view in enumerate(views) if i != target)
         return Draft(
@@ -55,5 +59,5 @@ class IndexedQuestion(AbstractSeveral):
             about=(target,),
             distractors=tuple(dict.fromkeys(others)),
             attribute=attribute,
-            similarity=self.similarity,
+            similarity=similarity,
         )

@@ -6,9 +6,11 @@ Answers are attributed by their letter: right, in `distractors` (the other view'
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, final
 
+from focus.benchmarks.base import Descriptions
 from focus.benchmarks.embedded.base import AbstractSeveral, Draft, check_integer
 from focus.benchmarks.embedded.truths import around, subset
 from focus.benchmarks.prompting import rotation
@@ -16,7 +18,7 @@ from focus.zoo import questions
 from focus.zoo.worlds import pick
 
 OPTIONS = ("right", "other", "merged")
-#: Places of right, other and merged option; they take turns, so no letter is favoured.
+#: Places of three options; they take turns, so no letter is favoured.
 _ARRANGEMENTS = ((0, 1, 2), (1, 2, 0), (2, 0, 1), (0, 2, 1), (2, 1, 0), (1, 0, 2))
 
 
@@ -47,6 +49,16 @@ class LeakageProbe(AbstractSeveral):
         super().__post_init__()
         check_integer("order", self.order, 0, self.orders - 1)
 
+    def descriptions(self, index: int) -> Descriptions:
+        """Whole descriptions, and the merged one of the question."""
+        draft, world = self.draft(index), self._world
+        (asked,), other = draft.about, int(str(draft.extra["other"]))
+        attribute = str(draft.attribute)
+        own, wrong = draft.views[asked], draft.views[other]
+        merged = world.description({**own, attribute: wrong[attribute]})
+        texts = (world.description(own), world.description(wrong))
+        return self._described(draft, other, texts, lambda *_: merged, questions.which_described)
+
     def _draft(self, index: int) -> Draft:
         world, identity = self._world, self._named(index)
         rng = self._rng(identity)
@@ -60,9 +72,7 @@ class LeakageProbe(AbstractSeveral):
         other = pick([i for i in range(self.num_images) if i != target], rng)
         merged = {**truth, attribute: views[other][attribute]}
         options = dict(zip(OPTIONS, (truth, views[other], merged), strict=True))
-        turned = rotation(len(OPTIONS), self.order)
-        arrangement = _ARRANGEMENTS[turn % len(_ARRANGEMENTS)]
-        listed = [OPTIONS[arrangement[k]] for k in turned]
+        listed = arranged(OPTIONS, turn, self.order)
         letters = dict(zip(listed, questions.LETTERS, strict=False))
         captions = questions.which_caption([options[name] for name in listed], world)
         return Draft(
@@ -76,6 +86,12 @@ class LeakageProbe(AbstractSeveral):
             distractors=(letters["other"],),
             attribute=attribute,
             similarity=self.similarity,
-            permutation=turned,
+            permutation=rotation(len(OPTIONS), self.order),
             extra={"merged": letters["merged"], "other": other},
         )
+
+
+def arranged(options: Sequence[str], turn: int, order: int) -> list[str]:
+    """Two or three options in the arrangement whose turn it is, turned by `order` places."""
+    places = [k for k in _ARRANGEMENTS[turn % len(_ARRANGEMENTS)] if k < len(options)]
+    return [options[places[k]] for k in rotation(len(options), order)]
