@@ -59,10 +59,11 @@ def main(config: DictConfig) -> None:
     console, logger, folder = make_console(), build(config.logger), Path(config.results)
     settings, models = build(config.settings), model_configs(config.asked)
     decodings = [build(node) for node in config.decodings.values()]
+    benchmarks = [build(node) for node in config.benchmarks.values()]
     engines = [LocalEngine(build(node).load()) for node in models.values()]
     cells = [
         Cell(engine, benchmark, decoding, settings, decoding.name)
-        for benchmark in map(build, config.benchmarks.values())
+        for benchmark in benchmarks
         for engine in engines
         for decoding in sorted(decodings, key=lambda d: d.name != BASELINE)
     ]

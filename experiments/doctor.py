@@ -1,7 +1,7 @@
 """Will FOCUS work on my model? Versions, prompt, tokens, exactness, cost, behaviour, a verdict.
 
     python -m experiments.doctor model=qwen2_5_vl_7b                             (make doctor)
-    python -m experiments.doctor model=internvl_answering benchmark=digits_indexed
+    python -m experiments.doctor model=internvl_answering benchmark.world=digits
 
 Ends with exit status 1 where a check failed. The findings are also written as text and as JSON.
 """

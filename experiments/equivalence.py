@@ -42,6 +42,7 @@ from focus.records import digest
 #: Part of every key: raise it when an answer would come out otherwise.
 VERSION = 1
 CELLS, FIGURE, DOCUMENT = "cells.csv", "equivalence.png", "README.md"
+NAMED = ("benchmark", "world")  # settings that a benchmark's name tells
 EXACT = {"plain_isolated": "plain"}  # all others are compared with FOCUS
 
 
@@ -102,8 +103,9 @@ def question_sets(grids: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]
         values = [value if isinstance(value, list) else [value] for value in grid.values()]
         for chosen in itertools.product(*values):
             node = dict(zip(grid, chosen, strict=True))
-            extra = [f"{key}{value}" for key, value in node.items() if key != "benchmark"]
-            yield {**node, "name": "-".join([node["benchmark"], *extra])}
+            named = build_benchmark(node, "test").name
+            extra = [f"{key}{value}" for key, value in node.items() if key not in NAMED]
+            yield {**node, "name": "-".join([named, *extra])}
 
 
 def build_benchmark(node: Mapping[str, Any], split: str) -> AbstractBenchmark:

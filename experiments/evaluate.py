@@ -1,7 +1,7 @@
 """Evaluates one strategy on one benchmark, next to plain decoding on the same questions.
 
-    python -m experiments.evaluate decoding=focus decoding.alpha=0.3 decoding/noise=gaussian \\
-        benchmark=scenes_indexed model=internvl_abstaining
+    python -m experiments.evaluate decoding=focus decoding.alpha=0.3 decoding.noise.name=gaussian \\
+        benchmark=indexed benchmark.world=digits model=internvl_abstaining
 
 Records, summary and configuration go to a folder of their own for every configuration; running the
 same command again finishes what is missing and computes nothing twice.

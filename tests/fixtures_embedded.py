@@ -43,6 +43,14 @@ def made(name: str, size: int, **settings) -> AbstractEmbedded:
     return EMBEDDED[name](world=name.split("_")[0], size=size, **settings)
 
 
+def chosen(name: str) -> list[str]:
+    """Arguments of a command that choose the benchmark of a name."""
+    if name not in EMBEDDED:
+        return [f"benchmark={name}"]
+    world, kind = name.split("_")
+    return [f"benchmark={kind}", f"benchmark.world={world}"]
+
+
 def dials(kind: type, world: str, images=(2, 3, 5, MAX_IMAGES)) -> list[dict[str, int]]:
     """Settings of a kind that has dials, the extremes of each among them."""
     most = len(world_of(world).attributes) - kind.least_changes

@@ -11,6 +11,7 @@ from pathlib import Path
 import datasets
 import pytest
 from fixtures_benchmarks import FIXTURES, picture
+from fixtures_embedded import chosen
 from hydra.core.global_hydra import GlobalHydra
 
 from experiments.evaluate import main
@@ -93,7 +94,7 @@ def settings_of(name: str, protocol: str, root: Path) -> list[str]:
 def test_from_files_to_scores(root, tmp_path, name, protocol):
     overrides = [
         *("model=tiny_internvl", "settings.max_new_tokens=2", "limit=2", "threads=1"),
-        *(f"benchmark={name}", f"results={tmp_path}", "orders=2", "noise_seeds=2"),
+        *(*chosen(name), f"results={tmp_path}", "orders=2", "noise_seeds=2"),
         *settings_of(name, protocol, root),
     ]
     call(main, *overrides, folder=tmp_path)
@@ -133,7 +134,7 @@ def test_loggers_are_told_of_the_plain_cells(tmp_path):
     call(
         main,
         *("model=tiny_internvl", "settings.max_new_tokens=1", "limit=2", "threads=1"),
-        *("benchmark=scenes_matching", f"results={tmp_path}", "orders=2", "noise_seeds=2"),
+        *("benchmark=matching", f"results={tmp_path}", "orders=2", "noise_seeds=2"),
         *("logger=csv", f"logger.path={path}"),
         folder=tmp_path,
     )

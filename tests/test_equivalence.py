@@ -56,8 +56,8 @@ def test_the_page_says_what_was_found():
 
 
 def test_the_command_runs_on_any_model_and_benchmark_and_goes_on(tmp_path):
-    arguments = ["questions=[{benchmark: scenes_indexed, num_images: [2, 3]}]", "max_new_tokens=2",
-                 "limits={dev: 2, test: 4}", f"results={tmp_path}/r",
+    arguments = ["questions=[{benchmark: indexed, world: scenes, num_images: [2, 3]}]",
+                 "max_new_tokens=2", "limits={dev: 2, test: 4}", f"results={tmp_path}/r",
                  f"output={tmp_path}/o"]  # fmt: skip
     for _ in range(2):
         ran = run("experiments.equivalence", "models=[tiny_qwen3_vl]", *arguments)
