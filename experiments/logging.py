@@ -18,6 +18,7 @@ import pandas as pd
 
 from focus.benchmarks import Example
 from focus.errors import InvalidValueError
+from focus.parsing.optional import optional_module
 from focus.records import Record
 
 Mode = Literal["online", "offline", "disabled"]
@@ -125,8 +126,7 @@ class WandbLogger(AbstractLogger):
             raise InvalidValueError("mode", self.mode, f"one of {', '.join(MODES)}, or null")
 
     def _log(self, report: CellReport) -> None:
-        import wandb  # takes seconds to import, and only this logger needs it
-
+        wandb = _wandb()
         run = wandb.init(
             project=self.project,
             group=report.experiment,
@@ -147,8 +147,7 @@ class WandbLogger(AbstractLogger):
                 run.log({Path(path).stem: wandb.Image(path)})
 
     def _samples(self, report: CellReport) -> Any:
-        import wandb
-
+        wandb = _wandb()
         width = max(len(example.images) for example, _ in report.samples)
         columns: list[str | int] = [
             *(f"image {k + 1}" for k in range(width)),
@@ -169,3 +168,7 @@ class WandbLogger(AbstractLogger):
         if self.mode or os.environ.get("WANDB_MODE"):
             return self.mode or os.environ["WANDB_MODE"]
         return "online" if os.environ.get("WANDB_API_KEY") else "offline"
+
+
+def _wandb() -> Any:
+    return optional_module("wandb", extra="wandb", purpose="log to Weights & Biases")

@@ -22,12 +22,12 @@ from pathlib import Path
 
 import hydra
 import torch
-import wandb
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from tqdm import tqdm
 
 from focus.models.loading import usable_device
+from focus.parsing.optional import optional_module
 from focus.zoo.bank import build_bank
 from focus.zoo.card import by_category, export, is_exported, worlds_of
 from focus.zoo.skills import by_skill, skill_curves
@@ -98,11 +98,12 @@ def _reporting(config: DictConfig, recipe: Recipe) -> Iterator[tuple[Report, Ins
     bar: tqdm | None = None
     counts = dict.fromkeys(worlds_of(recipe), 5)
     dev = build_bank(counts, seed=recipe.seed, split="dev", noise_images=200)
+    wandb = optional_module("wandb", extra="wandb", purpose="keep the curves of a training")
     with wandb.init(
         project=config.wandb_project,
         name=model_name(config),
-        config=resolved,  # type: ignore[arg-type]
-        mode=os.environ.get("WANDB_MODE", "offline"),  # type: ignore[arg-type]
+        config=resolved,
+        mode=os.environ.get("WANDB_MODE", "offline"),
         dir=config.checkpoints,
     ) as run:
 
