@@ -84,7 +84,7 @@ rescore: $(INSTALLED) ## Read a finished log with every parser (ARGS="folder=res
 
 main-table: $(INSTALLED) ## Published numbers beside ours, and what has not been run (RUN=1: run it first)
 	$(if $(RUN),$(VENV_PYTHON) -m experiments.evaluate experiment=main_table$(if $(OFFICIAL),_official) $(ARGS))
-	$(VENV_PYTHON) -m experiments.main_table $(if $(OFFICIAL),results/main_table_official)
+	$(VENV_PYTHON) -m experiments.main_table $(if $(OFFICIAL),folder=results/main_table_official)
 
 ablations: $(INSTALLED) ## All ablations, or one: ablation-noise, ... (conf/experiment; QUICK=1: minutes)
 	$(VENV_PYTHON) -m experiments.ablate --multirun 'experiment=glob(ablation_*)' $(if $(QUICK),form=quick) $(ARGS)

@@ -14,6 +14,7 @@ from typing import Any
 import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
+from tqdm import tqdm
 
 from analysis.statistics import paired_difference
 
@@ -50,7 +51,8 @@ def cells(answers: pd.DataFrame, *, margin: float) -> pd.DataFrame:
         One line each: `CELL`, ``ours``, ``reading`` and what `compared` finds.
     """
     found = []
-    for labels, part in answers.groupby(CELL, sort=False):
+    each_cell = answers.groupby(CELL, sort=False)
+    for labels, part in tqdm(each_cell, "comparing", leave=False, disable=None):
         for ours, exact in PAIRS.items():
             for reading in READINGS:
                 result = compared(part, ours, exact, reading, margin=margin)

@@ -31,6 +31,8 @@ from analysis.figures import save_figure
 from experiments.config import CONF, build, check_positive, entry_point, plain
 from experiments.demo import model_configs
 from experiments.evaluation import make_console, progress_bars, request_of, row_records, set_threads
+from experiments.logging import Run, reported, samples
+from experiments.reports import first_examples
 from experiments.tuning import to_dev
 from focus.benchmarks import AbstractBenchmark, Example
 from focus.decoding import AbstractDecoding, Decoded, GenerationSettings
@@ -47,16 +49,16 @@ EXACT = {"plain_isolated": "plain"}  # all others are compared with FOCUS
 
 
 @entry_point("equivalence")
-def main(config: DictConfig) -> None:
+@reported
+def main(config: DictConfig, run: Run) -> None:
     """Asks what is missing, compares, and writes the page."""
     check_positive(config, "max_new_tokens", "batch")
     set_threads(config.threads)
     mpl.use("Agg")
     console = make_console()
-    with progress_bars(console) as progress:
+    with progress_bars(console, run) as progress:
         answers = asked(config, progress)
-    with console.status("comparing"):
-        compared = cells(answers, margin=config.margin)
+    compared = cells(answers, margin=config.margin)
     output = Path(config.output)
     output.mkdir(parents=True, exist_ok=True)
     compared.to_csv(output / CELLS, index=False, float_format="%.4g")
@@ -68,6 +70,18 @@ def main(config: DictConfig) -> None:
     text = page(answers, compared, margin=config.margin, origin=origin)
     (output / DOCUMENT).write_text(text, encoding="utf-8")
     console.print(f"{len(compared)} comparisons: {output / DOCUMENT}", soft_wrap=True)
+    run.table("cells", compared)
+    run.table("samples", told_of(config, answers))
+    run.figures({"equivalence": output / FIGURE})
+    run.records(output)
+
+
+def told_of(config: DictConfig, answers: pd.DataFrame) -> pd.DataFrame:
+    """The first questions of the first set, with every answer to them."""
+    node = next(question_sets(plain(config)["questions"]))
+    examples = first_examples(build_benchmark(node, "test"))
+    own = answers[answers["questions"] == node["name"]]
+    return samples(examples, own.to_dict("records"), ["model", "strategy", "text", "candidate"])
 
 
 def asked(config: DictConfig, progress: Any) -> pd.DataFrame:

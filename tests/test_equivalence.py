@@ -58,7 +58,7 @@ def test_the_page_says_what_was_found():
 def test_the_command_runs_on_any_model_and_benchmark_and_goes_on(tmp_path):
     arguments = ["questions=[{benchmark: indexed, world: scenes, num_images: [2, 3]}]",
                  "max_new_tokens=2", "limits={dev: 2, test: 4}", f"results={tmp_path}/r",
-                 f"output={tmp_path}/o"]  # fmt: skip
+                 f"output={tmp_path}/o", "logger=csv", f"logger.folder={tmp_path}"]  # fmt: skip
     for _ in range(2):
         ran = run("experiments.equivalence", "models=[tiny_qwen3_vl]", *arguments)
         assert ran.returncode == 0, ran.stderr
@@ -69,6 +69,9 @@ def test_the_command_runs_on_any_model_and_benchmark_and_goes_on(tmp_path):
     assert set(table["ours"]) == {"composed", "composed_isolated", "masked", "masked_isolated",
                                   "plain_isolated"}  # fmt: skip
     assert {2, 3} == set(table["num_images"])
+    told = pd.read_csv(tmp_path / "equivalence-samples.csv")
+    assert set(told["strategy"]) >= {"plain", "focus", "composed"}
+    assert told["question"].str.contains("<image>").all()
     assert (tmp_path / "o" / "equivalence.png").stat().st_size > 10_000
     ran = run("experiments.equivalence", "models=[nobody]", *arguments)
     assert ran.returncode != 0
