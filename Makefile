@@ -1,5 +1,6 @@
 # `make demo` and `make test` work as the first command on a fresh machine: they need make and
-# Python 3.11 or newer, and build the environment in .venv on first use.
+# Python 3.11 or newer, and build the environment in .venv on first use. Commands install what they
+# run with; `make env`, tests and checks add the rest (every extra, Jupyter, linters).
 #
 #   PYTHON=python3.12   interpreter to build the environment with
 #   UV=                 use pip even where uv is installed
@@ -14,6 +15,7 @@ UV ?= $(shell command -v uv 2>/dev/null)
 VENV := .venv
 VENV_PYTHON := $(VENV)/bin/python
 INSTALLED := $(VENV)/.installed
+COMPLETE := $(VENV)/.complete
 LOCK_VENV := build/lock-venv
 VLLM_VENV := .venv-vllm
 VLLM_INSTALLED := $(VLLM_VENV)/.installed
@@ -27,36 +29,36 @@ ABLATIONS := $(patsubst conf/experiment/ablation_%.yaml,ablation-%,$(wildcard co
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1: \2/p' $(MAKEFILE_LIST) | awk -F': ' '{ printf "%-12s %s\n", $$1, substr($$0, length($$1) + 3) }'
 
-env: $(INSTALLED) ## Build .venv with the locked set (uv if installed, else pip); again only when that changed
+env: $(COMPLETE) ## Build .venv with all of the locked set (uv if installed, else pip); again only when that changed
 	@echo "$(VENV) is ready: $$($(VENV_PYTHON) --version)"
 
 demo: $(INSTALLED) ## Plain decoding and FOCUS on the embedded models, no download (MODELS=all: every one; QUICK=1: a few questions)
 	$(VENV_PYTHON) -m experiments.demo $(if $(MODELS),lineup=$(MODELS)) $(if $(QUICK),limit=8) $(ARGS)
 
-test: $(INSTALLED) ## Default tests, on CPU and offline, a process per core (ARGS="-k noise" selects, "-n 0": in one process)
+test: $(COMPLETE) ## Default tests, on CPU and offline, a process per core (ARGS="-k noise" selects, "-n 0": in one process)
 	$(VENV_PYTHON) -m pytest -n auto --maxprocesses 4 --dist worksteal $(ARGS)
 
-test-slow: $(INSTALLED) ## Tests that take minutes
+test-slow: $(COMPLETE) ## Tests that take minutes
 	$(VENV_PYTHON) -m pytest -m slow $(ARGS)
 
-test-vllm: $(INSTALLED) $(VLLM_INSTALLED) ## Tests against a real vLLM on the CPU, in .venv-vllm (3.3 GB; Python 3.11)
+test-vllm: $(COMPLETE) $(VLLM_INSTALLED) ## Tests against a real vLLM on the CPU, in .venv-vllm (3.3 GB; Python 3.11)
 	$(VENV_PYTHON) -m pytest -m vllm $(ARGS)
 
-lint: $(INSTALLED) ## Check format and style, change nothing
+lint: $(COMPLETE) ## Check format and style, change nothing
 	$(VENV_PYTHON) -m ruff format --check .
 	$(VENV_PYTHON) -m ruff check .
 
-format: $(INSTALLED) ## Format, and fix what can be fixed safely
+format: $(COMPLETE) ## Format, and fix what can be fixed safely
 	$(VENV_PYTHON) -m ruff format .
 	$(VENV_PYTHON) -m ruff check --fix .
 
-typecheck: $(INSTALLED) ## Check types of focus, analysis and experiments
+typecheck: $(COMPLETE) ## Check types of focus, analysis and experiments
 	$(VENV_PYTHON) -m mypy
 
-notebooks: $(INSTALLED) ## Execute the notebooks and renew their outputs
+notebooks: $(COMPLETE) ## Execute the notebooks and renew their outputs
 	$(VENV_PYTHON) -m pytest --nbmake --overwrite notebooks
 
-train-zoo: $(INSTALLED) ## Train an embedded model again (ARGS="zoo=answering"), about an hour
+train-zoo: $(COMPLETE) ## Train an embedded model again (ARGS="zoo=answering"), about an hour
 	$(VENV_PYTHON) -m experiments.train_zoo $(ARGS)
 
 ladder: $(INSTALLED) ## Train many short recipes for docs/zoo/ladder.jsonl, two minutes each, resumable
@@ -82,7 +84,7 @@ rescore: $(INSTALLED) ## Read a finished log with every parser (ARGS="folder=res
 
 main-table: $(INSTALLED) ## Published numbers beside ours, and what has not been run (RUN=1: run it first)
 	$(if $(RUN),$(VENV_PYTHON) -m experiments.evaluate experiment=main_table$(if $(OFFICIAL),_official) $(ARGS))
-	$(VENV_PYTHON) -m experiments.main_table $(if $(OFFICIAL),results/main_table_official)
+	$(VENV_PYTHON) -m experiments.main_table $(if $(OFFICIAL),folder=results/main_table_official)
 
 ablations: $(INSTALLED) ## All ablations, or one: ablation-noise, ... (conf/experiment; QUICK=1: minutes)
 	$(VENV_PYTHON) -m experiments.ablate --multirun 'experiment=glob(ablation_*)' $(if $(QUICK),form=quick) $(ARGS)
@@ -121,15 +123,23 @@ clean: ## Remove caches and build files; .venv, outputs and results stay
 	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache
 	find . -path ./$(VENV) -prune -o -type d \( -name __pycache__ -o -name .ipynb_checkpoints \) -exec rm -rf {} +
 
+# Modules are compiled when they are imported: most never are.
+ifeq ($(UV),)
+INSTALL := $(VENV_PYTHON) -m pip install --no-compile --constraint requirements.lock
+else
+INSTALL := $(UV) pip install --python $(VENV_PYTHON) --constraint requirements.lock
+endif
+
 $(INSTALLED): requirements.lock pyproject.toml | $(VENV_PYTHON)
 ifeq ($(UV),)
 	@$(VENV_PYTHON) -m pip --version > /dev/null 2>&1 || $(VENV_PYTHON) -m ensurepip --upgrade
-	$(VENV_PYTHON) -m pip install --requirement requirements.lock
-	$(VENV_PYTHON) -m pip install --no-deps --no-build-isolation --editable .
-else
-	$(UV) pip install --python $(VENV_PYTHON) --requirement requirements.lock
-	$(UV) pip install --python $(VENV_PYTHON) --no-deps --no-build-isolation --editable .
 endif
+	$(INSTALL) setuptools
+	$(INSTALL) --no-build-isolation --editable .
+	@touch $@
+
+$(COMPLETE): $(INSTALLED)
+	$(INSTALL) --no-build-isolation --editable '.[dev]'
 	@touch $@
 
 # Order only, and absent or a dead link whenever this runs: what is left of .venv is of no use.

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import scipy.stats
+from tqdm import tqdm
 
 from analysis.forecast import (
     CHANCE,
@@ -43,7 +44,7 @@ def judge(cells: pd.DataFrame, questions: pd.DataFrame, *, resamples: int = 2000
         resamples: of the intervals.
     """
     found: dict[str, Any] = {}
-    for rule, reading in contests():
+    for rule, reading in tqdm(list(contests()), "judging", leave=False, disable=None):
         one = found.setdefault(rule, {}).setdefault(reading, {})
         for way in WAYS:
             one[way] = {

@@ -42,6 +42,7 @@ from experiments.benching import (
 )
 from experiments.config import entry_point, plain
 from experiments.evaluation import make_console, progress_bars, request_of, set_threads
+from experiments.logging import Run, reported
 from focus.benchmarks.embedded import IndexedQuestion
 from focus.decoding import (
     AbstractDecoding,
@@ -88,21 +89,23 @@ READ = {"candidates": 1, "text": 4}
 
 
 @entry_point("bench")
-def main(config: DictConfig) -> None:
+@reported
+def main(config: DictConfig, run: Run) -> None:
     """Times everything and prints seconds and ratios."""
     mpl.use("Agg")
     set_threads(config.threads)
     console = make_console()
-    with progress_bars(console) as progress:
+    with progress_bars(console, run) as progress:
         total = len(config.num_images) * len(SCHEMES) + 4 * len(ASKED) + 5
         total += len(PREFILLS) * len(sizes(config))
+        total += 0 if config.vllm is None else len(READ) * len(ASKED)
         task = progress.add_task("timing", total=total)
         report = {
             "rows": answer_rows(config, lambda: progress.advance(task)),
             "throughput": throughput_rows(config, lambda: progress.advance(task)),
             "prefill": prefill_rows(config, lambda: progress.advance(task)),
             "sharing": sharing_rows(config, lambda: progress.advance(task)),
-            "server": server_rows(config),
+            "server": server_rows(config, lambda: progress.advance(task)),
         }
     for name, title in TITLES.items():
         if report[name]:
@@ -113,6 +116,10 @@ def main(config: DictConfig) -> None:
     (folder / "bench.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
     save_figure(bench_figure(report["rows"], report["throughput"]), folder / "bench.png")
     console.print(f"bench.json and bench.png: {folder}", soft_wrap=True)
+    for name in TITLES:
+        run.table(name, pd.DataFrame(report[name]))
+    run.figures({"bench": folder / "bench.png"})
+    run.records(folder)
 
 
 def answer_rows(config: DictConfig, advance: Callable[[], None]) -> list[dict[str, Any]]:
@@ -215,7 +222,9 @@ def throughput_rows(config: DictConfig, advance: Callable[[], None]) -> list[dic
     return rows
 
 
-def server_rows(config: DictConfig) -> list[dict[str, Any]]:
+def server_rows(
+    config: DictConfig, advance: Callable[[], None] = lambda: None
+) -> list[dict[str, Any]]:
     """The same questions asked of a vLLM server that serves the same model; none without one.
 
     What it has cached before counts for it, which is why the share of cached tokens is told.
@@ -234,6 +243,7 @@ def server_rows(config: DictConfig) -> list[dict[str, Any]]:
             rows.append({"read": read, "scheme": scheme, "per_second": len(requests) / seconds,
                          "requests": usage.requests, "prompt_tokens": usage.prompt_tokens,
                          "cached_tokens": usage.cached_tokens})  # fmt: skip
+            advance()
     return rows
 
 

@@ -33,11 +33,12 @@ from experiments.evaluation import (
     evaluate_cell,
     make_console,
     progress_bars,
-    report_cells,
     request_of,
     set_threads,
     write_summary,
 )
+from experiments.logging import Run, reported
+from experiments.reports import report_cells
 from focus.benchmarks import AbstractBenchmark, Example
 from focus.decoding import Focus, GenerationSettings, Vanilla
 from focus.decoding.shown import render
@@ -50,19 +51,21 @@ from focus.records import Record, RecordFile
 
 
 @entry_point("demo")
-def main(config: DictConfig) -> None:
+@reported
+def main(config: DictConfig, run: Run) -> None:
     """Runs every model on every benchmark with every strategy, plain decoding first."""
     mpl.use("Agg")
     disable_progress_bar()  # of loading: these weights are there at once
     set_threads(config.threads)
     started = time.perf_counter()
-    console, logger, folder = make_console(), build(config.logger), Path(config.results)
+    console, folder = make_console(), Path(config.results)
     settings, models = build(config.settings), model_configs(config.asked)
     decodings = [build(node) for node in config.decodings.values()]
+    benchmarks = [build(node) for node in config.benchmarks.values()]
     engines = [LocalEngine(build(node).load()) for node in models.values()]
     cells = [
         Cell(engine, benchmark, decoding, settings, decoding.name)
-        for benchmark in map(build, config.benchmarks.values())
+        for benchmark in benchmarks
         for engine in engines
         for decoding in sorted(decodings, key=lambda d: d.name != BASELINE)
     ]
@@ -70,7 +73,7 @@ def main(config: DictConfig) -> None:
         "models": {name: plain(node) for name, node in models.items()},
         **{key: plain(config)[key] for key in ("benchmarks", "decodings", "settings")},
     }
-    with RecordFile(folder, determining) as file, progress_bars(console) as progress:
+    with RecordFile(folder, determining) as file, progress_bars(console, run) as progress:
         for cell in cells:
             evaluate_cell(cell, file, progress, limit=config.limit)
         seconds = round(time.perf_counter() - started, 1)
@@ -83,10 +86,9 @@ def main(config: DictConfig) -> None:
     vlms = {engine.vlm.name: engine.vlm for engine in engines}
     draw_question([vlms[name] for name in config.shown], cells, records, figure)
     console.print(f"records, summary.json and figure.png: {folder}", soft_wrap=True)
-    report_cells(
-        logger, cells, records, rows,
-        experiment="demo", config=plain(config), figures=[str(figure)],
-    )  # fmt: skip
+    report_cells(run, cells, records, rows)
+    run.figures({"one question": figure})
+    run.records(folder)
 
 
 def model_configs(asked: str | Sequence[str]) -> dict[str, DictConfig]:

@@ -1,7 +1,7 @@
 """Will FOCUS work on my model? Versions, prompt, tokens, exactness, cost, behaviour, a verdict.
 
     python -m experiments.doctor model=qwen2_5_vl_7b                             (make doctor)
-    python -m experiments.doctor model=internvl_answering benchmark=digits_indexed
+    python -m experiments.doctor model=internvl_answering benchmark.world=digits
 
 Ends with exit status 1 where a check failed. The findings are also written as text and as JSON.
 """
@@ -17,6 +17,7 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
+import pandas as pd
 from omegaconf import DictConfig
 from rich.console import Console
 from rich.padding import Padding
@@ -24,6 +25,7 @@ from rich.text import Text
 
 from experiments.config import build, check_positive, entry_point
 from experiments.evaluation import progress_bars, request_of, set_threads
+from experiments.logging import Run, reported, samples
 from focus import doctor
 from focus.benchmarks import AbstractBenchmark, Example
 from focus.benchmarks.hub import AbstractHubBenchmark
@@ -35,7 +37,8 @@ COLOURS = {"ok": "green", "warn": "yellow", "fail": "red"}
 
 
 @entry_point("doctor")
-def main(config: DictConfig) -> None:
+@reported
+def main(config: DictConfig, run: Run) -> None:
     """Runs all checks on one model and writes what they found."""
     check_positive(config, "size")
     set_threads(config.threads)
@@ -55,7 +58,7 @@ def main(config: DictConfig) -> None:
     examples = doctor.several_images(benchmark, 2) or [benchmark[0]]
     requests = [asked(benchmark, example) for example in examples]
     checks: list[Check] = []
-    with progress_bars(console) as progress:
+    with progress_bars(console, run) as progress:
         task = progress.add_task(f"{vlm.name} · doctor", total=7 + config.size)
 
         def step() -> None:
@@ -87,6 +90,9 @@ def main(config: DictConfig) -> None:
     text = json.dumps(findings, indent=2, ensure_ascii=False)
     (folder / "doctor.json").write_text(text + "\n", encoding="utf-8")
     console.print(f"doctor.txt and doctor.json: {folder}", soft_wrap=True)
+    run.table("checks", pd.DataFrame(findings["checks"]))
+    run.table("samples", samples(examples))
+    run.records(folder)
     if any(check.status == "fail" for check in checks):
         sys.exit(1)
 

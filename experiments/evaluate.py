@@ -1,7 +1,7 @@
 """Evaluates one strategy on one benchmark, next to plain decoding on the same questions.
 
-    python -m experiments.evaluate decoding=focus decoding.alpha=0.3 decoding/noise=gaussian \\
-        benchmark=scenes_indexed model=internvl_abstaining
+    python -m experiments.evaluate decoding=focus decoding.alpha=0.3 decoding.noise.name=gaussian \\
+        benchmark=indexed benchmark.world=digits model=internvl_abstaining
 
 Records, summary and configuration go to a folder of their own for every configuration; running the
 same command again finishes what is missing and computes nothing twice.
@@ -30,11 +30,12 @@ from experiments.evaluation import (
     evaluate_cell,
     make_console,
     progress_bars,
-    report_cells,
     set_threads,
     variants,
     write_summary,
 )
+from experiments.logging import Run, reported
+from experiments.reports import report_cells
 from experiments.tuning import Choice, choice_path, note, read_choice, to_dev
 from focus.benchmarks import AbstractBenchmark
 from focus.decoding import AbstractDecoding
@@ -53,7 +54,8 @@ _loaded: dict[str, VisionLanguageModel] = {}
 
 
 @entry_point("config")
-def main(config: DictConfig) -> None:
+@reported
+def main(config: DictConfig, run: Run) -> None:
     """Runs the cell that the configuration describes."""
     set_threads(config.threads)
     started = time.perf_counter()
@@ -69,7 +71,6 @@ def main(config: DictConfig) -> None:
         console.print(use_choice(config.decoding, read_choice(tuned), tuned), soft_wrap=True)
     decoding = build(config.decoding)
     settings = build_settings(config.settings, benchmark.max_new_tokens)
-    logger = build(config.logger)
     baseline = config.decoding if decoding.name == BASELINE else plain_decoding(config.baseline)
     determining = {
         key: plain(config)[key] for key in ("model", "benchmark", "decoding", "settings")
@@ -104,7 +105,7 @@ def main(config: DictConfig) -> None:
     opening: dict[str, Any] = {"shard": shard, "retry_failed": config.retry_failed}
     plain_cells = [] if baseline is None else cells(build(baseline))
     own_cells = [] if decoding.name == BASELINE else cells(decoding)
-    with progress_bars(console) as progress:
+    with progress_bars(console, run) as progress:
         known: list[Record] = []
         if plain_cells:
             shared = {**determining, "decoding": plain(cast(DictConfig, baseline))}
@@ -138,16 +139,9 @@ def main(config: DictConfig) -> None:
             console.print(remark, soft_wrap=True)
     figure = records.folder / "accuracy.png"
     save_figure(accuracy_figure(rows, ["accuracy"]), figure)
-    report_cells(
-        logger,
-        [*plain_cells[:1], *own_cells[:1]],
-        records.records,
-        rows,
-        experiment=choices["experiment"] or "evaluate",
-        config=plain(config),
-        overrides=" ".join(HydraConfig.get().overrides.task),
-        figures=[str(figure)],
-    )
+    report_cells(run, [*plain_cells[:1], *own_cells[:1]], records.records, rows)
+    run.figures({"accuracy": figure})
+    run.records(records.folder)
 
 
 def take_over(

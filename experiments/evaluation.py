@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import math
 import shutil
@@ -22,6 +21,7 @@ from rich.progress import (
     ProgressColumn,
     SpinnerColumn,
     Task,
+    TaskID,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
@@ -30,8 +30,8 @@ from rich.text import Text
 from torch import Tensor
 
 from analysis.breakdown import breakdown
-from analysis.tables import CELL, summarise
-from experiments.logging import AbstractLogger, CellReport, NoLogger
+from analysis.tables import summarise
+from experiments.logging import Run
 from focus.benchmarks import AbstractBenchmark, Example
 from focus.decoding import AbstractDecoding, Decoded, GenerationSettings, Request
 from focus.decoding.base import REQUEST_ERRORS
@@ -337,39 +337,6 @@ def row_records(vlm: VisionLanguageModel, decoded: Decoded, example: Example) ->
     }
 
 
-def report_cells(
-    logger: AbstractLogger,
-    cells: Sequence[Cell],
-    records: Sequence[Record],
-    rows: Sequence[dict[str, Any]],
-    *,
-    experiment: str,
-    config: Mapping[str, Any],
-    overrides: str = "",
-    figures: Sequence[str] = (),
-    num_samples: int = 8,
-) -> None:
-    """Tells the logger of every cell, with a few questions of each."""
-    if isinstance(logger, NoLogger):
-        return
-    for cell in cells:
-        labels = {key: cell.labels[key] for key in CELL}  # rows are about the plain cell
-        own = [record for record in records if cell.labels.items() <= record.items()]
-        examples = {e.id: e for e in itertools.islice(cell.benchmark, num_samples)}
-        logger.log(
-            CellReport(
-                labels=labels,
-                experiment=experiment,
-                config=config,
-                overrides=overrides,
-                rows=[row for row in rows if labels.items() <= row.items()],
-                records=own,
-                samples=[(examples[r["id"]], r) for r in own if r["id"] in examples],
-                figures=figures,
-            )
-        )
-
-
 def set_threads(threads: int | None) -> None:
     """Number of threads that PyTorch computes with; None leaves its own choice.
 
@@ -400,9 +367,26 @@ class RateColumn(ProgressColumn):
         return Text("" if speed is None else f"{speed:.1f}/s")
 
 
+class ReportedProgress(Progress):
+    """Bars whose progress and throughput are also reported to a run, every few seconds."""
+
+    def __init__(self, *columns: ProgressColumn, run: Run, seconds: float = 5.0, **kwargs: Any):
+        super().__init__(*columns, **kwargs)
+        self._run, self._seconds, self._told = run, seconds, -math.inf
+
+    def advance(self, task_id: TaskID, advance: float = 1) -> None:
+        super().advance(task_id, advance)
+        task, now = self._tasks[task_id], self.get_time()
+        if task.finished or now - self._told >= self._seconds:
+            self._told = now
+            speed = task.speed or task.completed / max(task.elapsed or 0.0, 1e-3)
+            name = task.description
+            self._run.numbers({f"done/{name}": task.completed, f"per second/{name}": speed})
+
+
 @contextmanager
-def progress_bars(console: Console) -> Iterator[Progress]:
-    """One bar per cell, with rate and remaining time."""
+def progress_bars(console: Console, run: Run | None = None) -> Iterator[Progress]:
+    """One bar per cell, with rate and remaining time; reported to a run as well."""
     columns = (
         SpinnerColumn(),
         TextColumn("{task.description}"),
@@ -413,7 +397,9 @@ def progress_bars(console: Console) -> Iterator[Progress]:
         TextColumn("left"),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=console, refresh_per_second=4) as progress:
+    with ReportedProgress(
+        *columns, run=run or Run(), console=console, refresh_per_second=4
+    ) as progress:
         yield progress
 
 

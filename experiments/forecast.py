@@ -39,6 +39,7 @@ from experiments.ablation_questions import Questions, questions_grid
 from experiments.ablation_rows import Rows
 from experiments.config import check_positive, entry_point, plain
 from experiments.evaluation import make_console, progress_bars, set_threads
+from experiments.logging import Run, reported, samples
 from focus.decoding import Focus
 from focus.environment import environment
 from focus.forecast import row_statistics, rule_statistics
@@ -51,24 +52,24 @@ CELLS, JUDGED, FIGURE, DOCUMENT = "cells.csv", "judged.json", "calibration.png",
 
 
 @entry_point("forecast")
-def main(config: DictConfig) -> None:
+@reported
+def main(config: DictConfig, run: Run) -> None:
     """Computes what is missing, fits, judges, and writes the page."""
     check_positive(config, "resamples")
     disable_progress_bar()
     set_threads(config.threads)
     mpl.use("Agg")
     console, settings = make_console(), plain(config)
-    with progress_bars(console) as progress:
+    with progress_bars(console, run) as progress:
         questions = tables(settings, progress)
     output, cells = Path(config.output), cell_means(questions)
     output.mkdir(parents=True, exist_ok=True)
     write_cells(cells, output / CELLS)
-    with console.status("fitting and judging"):
-        fitted = {
-            "fitted_on": provenance(cells, HydraConfig.get().overrides.task),
-            **fit(cells, questions),
-        }
-        judged = judge(cells, questions, resamples=config.resamples)
+    fitted = {
+        "fitted_on": provenance(cells, HydraConfig.get().overrides.task),
+        **fit(cells, questions),
+    }
+    judged = judge(cells, questions, resamples=config.resamples)
     for rule, reading in contests():
         fitted["forecasts"][rule][reading]["held_out"] = {
             name: judged[rule][reading]["architecture"][name] for name in ("r2", "auc", "covered")
@@ -79,6 +80,10 @@ def main(config: DictConfig) -> None:
     save_figure(calibration_figure(cells, judged), output / FIGURE)
     (output / DOCUMENT).write_text(page(judged, fitted), encoding="utf-8")
     console.print(f"{len(cells)} cells: {output / DOCUMENT}, {config.fitted}", soft_wrap=True)
+    run.table("cells", cells)
+    run.table("samples", samples(load_questions(next(question_sets(settings))).examples[:8]))
+    run.figures({"calibration": output / FIGURE})
+    run.records(output, Path(config.fitted))
 
 
 def tables(settings: Mapping[str, Any], progress: Any) -> pd.DataFrame:

@@ -1,7 +1,7 @@
 """Prints the paper's comparison: published numbers beside ours, and what has not been run.
 
-    python -m experiments.main_table           (make main-table)
-    python -m experiments.main_table results/main_table_official    (make main-table OFFICIAL=1)
+    python -m experiments.main_table                                    (make main-table)
+    python -m experiments.main_table folder=results/main_table_official (make main-table OFFICIAL=1)
 
 Reads what `experiment=main_table` or `main_table_official` left in its folder, and asks no network.
 The table is also written there, as table.md and table.csv.
@@ -9,7 +9,10 @@ The table is also written there, as table.md and table.csv.
 
 from __future__ import annotations
 
-import argparse
+from experiments.config import check_command_line
+
+check_command_line("main_table", __name__)  # before the seconds that the other imports take
+
 import itertools
 import json
 from collections.abc import Sequence
@@ -35,9 +38,10 @@ from analysis.main_table import (
     terminal_table,
 )
 from analysis.tables import BASELINE
-from experiments.config import CONF
+from experiments.config import CONF, entry_point
 from experiments.evaluate import UNAVAILABLE
 from experiments.evaluation import make_console
+from experiments.logging import Run, reported
 from focus.benchmarks.hub import AbstractHubBenchmark
 from focus.benchmarks.registry import BENCHMARKS
 from focus.records import read_records
@@ -56,12 +60,11 @@ class Found:
     rows: list[Row]
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
+@entry_point("main_table")
+@reported
+def main(config: DictConfig, run: Run) -> None:
     """Prints the table and writes it beside the records."""
-    parser = argparse.ArgumentParser(description="Published numbers beside ours.")
-    default = OmegaConf.load(EXPERIMENT).results
-    parser.add_argument("folder", nargs="?", type=Path, default=Path(default))
-    folder = parser.parse_args(arguments).folder
+    folder = Path(config.folder)
     rows = main_rows(folder)
     embedded, source = embedded_rows(DEMOS)
     console = make_console()
@@ -78,8 +81,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         console.print(f"({number}) {source}", soft_wrap=True, markup=False)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "table.md").write_text(markdown(rows, embedded, source), encoding="utf-8")
-    csv_frame([*rows, *embedded]).to_csv(folder / "table.csv", index=False)
+    frame = csv_frame([*rows, *embedded])
+    frame.to_csv(folder / "table.csv", index=False)
     console.print(f"table: {folder / 'table.md'}, {folder / 'table.csv'}")
+    run.table("table", frame)
+    run.records(folder / "table.csv")
 
 
 def main_rows(folder: Path) -> list[Row]:

@@ -28,6 +28,7 @@ from analysis.probes import VIEWS
 from experiments.config import build, check_positive, entry_point, plain
 from experiments.demo import model_configs
 from experiments.evaluation import make_console, progress_bars, request_of, set_threads
+from experiments.logging import Run, reported, samples
 from focus.benchmarks import AbstractBenchmark
 from focus.environment import peak_memory
 from focus.errors import InvalidValueError, UnknownNameError
@@ -38,7 +39,8 @@ from focus.records import Record, RecordFile, digest, identity
 
 
 @entry_point("probe")
-def main(config: DictConfig) -> None:
+@reported
+def main(config: DictConfig, run: Run) -> None:
     """Asks every model with every probe, and writes records, tables and figures."""
     mpl.use("Agg")
     disable_progress_bar()
@@ -70,14 +72,17 @@ def main(config: DictConfig) -> None:
             "limit": config.limit if probe.borrows else None,
         }
         folder = folder_of(config, benchmark, [vlm.name for vlm in vlms], determining)
-        with RecordFile(folder, determining) as file, progress_bars(console) as progress:
+        with RecordFile(folder, determining) as file, progress_bars(console, run) as progress:
             for vlm in vlms:
                 reader = Reader(vlm, batch=config.batch, around=PLANTED[config.planted])
                 observe(probe, reader, asked[vlm.name], file, progress)
             wanted = {(v.name, q.example.id) for v in vlms for q in asked[v.name]}
             records = [r for r in file.records if (r["model"], r["id"]) in wanted]
             file.finish({"seconds": round(time.perf_counter() - started, 1), **peak_memory()})
-        show(console, name, records, folder)
+        run.table(name, show(console, name, records, folder))
+        run.figures({name: folder / "figure.png"})
+        run.records(folder)
+    run.table("samples", samples([question.example for question in asked[vlms[0].name][:8]]))
 
 
 def chosen_probes(node: DictConfig) -> list[tuple[AbstractProbe, DictConfig]]:
@@ -155,10 +160,11 @@ def observe(
         progress.advance(task, len(chunk))
 
 
-def show(console: Console, name: str, records: Sequence[Record], folder: Path) -> None:
-    """Writes table and figure of a probe, and prints what matters most."""
+def show(console: Console, name: str, records: Sequence[Record], folder: Path) -> pd.DataFrame:
+    """Writes table and figure of a probe, prints what matters most, and returns the table."""
     view = VIEWS[name]
-    found = view.table(records, folder)
+    with console.status(f"{name}: table and figure"):
+        found = view.table(records, folder)
     found.to_csv(folder / "table.csv", index=False, float_format="%.5g")
     figure = view.figure(found)
     figure.savefig(folder / "figure.pdf", bbox_inches="tight")
@@ -166,6 +172,7 @@ def show(console: Console, name: str, records: Sequence[Record], folder: Path) -
     console.print(f"[bold]{name}[/bold], {len(records)} records")
     console.print(printed(view.headline(found)), markup=False, highlight=False, soft_wrap=True)
     console.print(f"table.csv, figure.png and figure.pdf: {folder}", soft_wrap=True)
+    return found
 
 
 def printed(table: pd.DataFrame) -> Any:

@@ -15,11 +15,13 @@ check_command_line("rescore", __name__)  # before the seconds that the other imp
 import json
 from pathlib import Path
 
+import pandas as pd
 from omegaconf import DictConfig, OmegaConf
 
 from analysis.tables import summarise, summary_table
 from experiments.config import entry_point
 from experiments.evaluation import make_console, score_fields
+from experiments.logging import Run, reported
 from focus.benchmarks.registry import parsers_of
 from focus.errors import InvalidValueError, UnknownNameError
 from focus.records import Record, read_records
@@ -27,7 +29,8 @@ from focus.scoring import Reference, Scorer
 
 
 @entry_point("rescore")
-def main(config: DictConfig) -> None:
+@reported
+def main(config: DictConfig, run: Run) -> None:
     """Prints one table per parser and writes the rescored records beside the old ones."""
     if OmegaConf.is_missing(config, "folder"):
         raise InvalidValueError("folder", "", "the folder of a run: folder=results/evaluate/...")
@@ -45,8 +48,11 @@ def main(config: DictConfig) -> None:
         path = folder / f"rescored-{name}.jsonl"
         lines = (json.dumps(record, ensure_ascii=False) + "\n" for record in rescored)
         path.write_text("".join(lines), encoding="utf-8")
-        console.print(summary_table(summarise(rescored), title=f"parser: {name}"))
+        rows = summarise(rescored)
+        console.print(summary_table(rows, title=f"parser: {name}"))
         console.print(f"records: {path}", soft_wrap=True)
+        run.table(name, pd.DataFrame(rows))
+        run.records(path)
 
 
 def scorers_of(folder: Path) -> dict[str, Scorer]:

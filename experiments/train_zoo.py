@@ -2,8 +2,8 @@
 
 Prints progress with the time left, writes a checkpoint every few hundred steps, and continues from
 it when started again; started after the end it does nothing. Models whose recipes begin alike share
-the stages that they have in common. Loss and skill curves go to W&B, which writes them to disk;
-`WANDB_MODE=online` sends them as well.
+the stages that they have in common. Loss and skill curves go to W&B (offline without a key), or
+nowhere with `logger=none`.
 """
 
 from __future__ import annotations
@@ -13,20 +13,20 @@ from experiments.config import check_command_line
 check_command_line("train_zoo", __name__)  # before the seconds that the other imports take
 
 import logging
-import os
 import shlex
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-import hydra
+import pandas as pd
 import torch
-import wandb
 from hydra.utils import instantiate
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from tqdm import tqdm
 
+from experiments.config import entry_point
+from experiments.logging import Run, reporting
 from focus.models.loading import usable_device
 from focus.zoo.bank import build_bank
 from focus.zoo.card import by_category, export, is_exported, worlds_of
@@ -36,7 +36,7 @@ from focus.zoo.training import Inspect, Recipe, Report, State, train
 log = logging.getLogger(__name__)
 
 
-@hydra.main(version_base="1.3", config_path="../conf", config_name="train_zoo")
+@entry_point("train_zoo")
 def main(config: DictConfig) -> None:
     """Trains, measures and exports one model."""
     torch.set_num_threads(config.threads)
@@ -47,29 +47,36 @@ def main(config: DictConfig) -> None:
         log.info("%s is already trained with this recipe: %s", name, folder)
         log.info("to train it once more elsewhere: output=<folder> checkpoints=<folder>")
         return
-    with _reporting(config, recipe) as (report, inspect):
-        state = train(
+    with reporting(config, "train_zoo") as run:
+        with _watched(config, recipe, run) as (report, inspect):
+            state = train(
+                recipe,
+                Path(config.checkpoints),
+                report=report,
+                inspect=inspect,
+                save_every=config.save_every,
+                device=str(usable_device(config.device)),
+            )
+        log.info("trained for %.1f minutes; measuring", state.seconds / 60)
+        record = export(
+            state,
             recipe,
-            Path(config.checkpoints),
-            report=report,
-            inspect=inspect,
-            save_every=config.save_every,
-            device=str(usable_device(config.device)),
+            folder,
+            name=name,
+            summary=config.zoo.summary,
+            size=config.evaluation_size,
+            command=command(sys.argv[1:]),
         )
-    log.info("trained for %.1f minutes; measuring", state.seconds / 60)
-    record = export(
-        state,
-        recipe,
-        folder,
-        name=name,
-        summary=config.zoo.summary,
-        size=config.evaluation_size,
-        command=command(sys.argv[1:]),
-    )
-    for cell in record["results"]["cells"]:
-        for category, accuracy, interval, total in by_category(cell):
-            label = f"{cell['world']}, {cell['kind']}, {cell['num_images']} images, {category}"
-            log.info("%-50s %-6s %.3f %s n=%d", label, cell["decoding"], accuracy, interval, total)
+        lines = []
+        for cell in record["results"]["cells"]:
+            labels = {key: cell[key] for key in ("world", "kind", "num_images", "decoding")}
+            for category, accuracy, interval, total in by_category(cell):
+                found = {"category": category, "accuracy": accuracy, "interval": interval}
+                lines.append({**labels, **found, "n": total})
+        measured = pd.DataFrame(lines)
+        log.info("\n%s", measured.to_string(index=False, float_format="%.3f"))
+        run.table("cells", measured)
+        run.records(folder)
 
 
 def model_name(config: DictConfig) -> str:
@@ -88,9 +95,10 @@ def command(arguments: Sequence[str]) -> str:
 
 
 @contextmanager
-def _reporting(config: DictConfig, recipe: Recipe) -> Iterator[tuple[Report, Inspect | None]]:
-    """Progress bar over all steps that are left, and a W&B run, on disk unless asked otherwise."""
-    resolved = OmegaConf.to_container(config, resolve=True)
+def _watched(
+    config: DictConfig, recipe: Recipe, run: Run
+) -> Iterator[tuple[Report, Inspect | None]]:
+    """Progress bar over all steps that are left; curves go to the run."""
     total = sum(stage.steps for stage in recipe.stages)
     ends, end = {}, 0
     for stage in recipe.stages:
@@ -98,34 +106,29 @@ def _reporting(config: DictConfig, recipe: Recipe) -> Iterator[tuple[Report, Ins
     bar: tqdm | None = None
     counts = dict.fromkeys(worlds_of(recipe), 5)
     dev = build_bank(counts, seed=recipe.seed, split="dev", noise_images=200)
-    with wandb.init(
-        project=config.wandb_project,
-        name=model_name(config),
-        config=resolved,  # type: ignore[arg-type]
-        mode=os.environ.get("WANDB_MODE", "offline"),  # type: ignore[arg-type]
-        dir=config.checkpoints,
-    ) as run:
 
-        def report(stage: str, step: int, loss: float, learning_rate: float) -> None:
-            nonlocal bar
-            position = ends[stage] + step
-            if bar is None:  # steps done before this start must not count for the time left
-                bar = tqdm(total=total, initial=position - 1, desc=model_name(config), unit="step")
-            bar.update()
-            if step % 20 == 0:
-                bar.set_postfix(stage=stage, loss=f"{loss:.3f}", refresh=False)
-                run.log({"loss": loss, "learning_rate": learning_rate}, step=position)
+    def report(stage: str, step: int, loss: float, learning_rate: float) -> None:
+        nonlocal bar
+        position = ends[stage] + step
+        if bar is None:  # steps done before this start must not count for the time left
+            bar = tqdm(total=total, initial=position - 1, desc=model_name(config), unit="step")
+        bar.update()
+        if step % 20 == 0:
+            bar.set_postfix(stage=stage, loss=f"{loss:.3f}", refresh=False)
+            rate = bar.format_dict["rate"] or 0.0
+            told = {"loss": loss, "learning_rate": learning_rate, "per second/steps": rate}
+            run.numbers(told, step=position)
 
-        def inspect(stage: str, state: State) -> None:
-            curves = skill_curves(state.model, state.frontend, dev, size=config.curve_size)
-            tqdm.write(f"dev, {stage} {state.step}: {by_skill(curves)}")
-            run.log({f"dev/{k}": v for k, v in curves.items()}, step=ends[stage] + state.step)
+    def inspect(stage: str, state: State) -> None:
+        curves = skill_curves(state.model, state.frontend, dev, size=config.curve_size)
+        tqdm.write(f"dev, {stage} {state.step}: {by_skill(curves)}")
+        run.numbers({f"dev/{k}": v for k, v in curves.items()}, step=ends[stage] + state.step)
 
-        try:
-            yield report, inspect if config.curve_size else None
-        finally:
-            if bar is not None:
-                bar.close()
+    try:
+        yield report, inspect if config.curve_size else None
+    finally:
+        if bar is not None:
+            bar.close()
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from pathlib import Path
 import matplotlib as mpl
 import pandas as pd
 from omegaconf import DictConfig
+from tqdm import tqdm
 
 from analysis.figures import save_figure
 from analysis.zoo import is_current, ladder_frame, models_frame, read_ladder, read_models
@@ -44,10 +45,8 @@ def main(config: DictConfig) -> None:
     weights, output = Path(config.weights), Path(config.output)
     if config.measure:
         for folder in to_measure(weights, config.models, again=config.measure == "all"):
-            with console.status(f"measuring {folder.name}"):
-                measure_again(folder, size=config.size)
-    with console.status("computing intervals"):
-        write_report(weights, Path(config.ladder), output)
+            measure_again(folder, size=config.size)
+    write_report(weights, Path(config.ladder), output)
     if records := read_models(weights):
         console.print(overview_table(records))
         console.print(focus_table(read_frame(output / MODELS)))
@@ -83,7 +82,8 @@ def write_report(weights: Path, ladder: Path, output: Path) -> None:
     mpl.use("Agg")
     records, runs = read_models(weights), read_ladder(ladder)
     output.mkdir(parents=True, exist_ok=True)
-    frame, points = models_frame(records), ladder_frame(runs)
+    frame = models_frame(tqdm(records, "models", leave=False, disable=None))
+    points = ladder_frame(tqdm(runs, "ladder", leave=False, disable=None))
     frame.to_csv(output / MODELS, index=False)
     points.to_csv(output / LADDER, index=False)
     if records:

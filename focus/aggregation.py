@@ -194,14 +194,3 @@ def _weighted_sum(values: Tensor, scores: Tensor) -> Tensor:
     weights = (len(values) * scores.softmax(dim=0)).unsqueeze(-1)
     # A branch of weight zero has no say, so its -inf must not turn into 0 * -inf = NaN.
     return torch.where(weights > 0, weights * values, 0.0).sum(dim=0)
-
-
-def aggregation_name(name: str) -> str:
-    """`name`, if there is such an aggregation (what configuration files instantiate).
-
-    Raises:
-        UnknownNameError: If there is none.
-    """
-    if name not in AGGREGATIONS:
-        raise UnknownNameError("aggregation", name, AGGREGATIONS)
-    return name

@@ -45,11 +45,11 @@ def made(name: str, size: int, **settings) -> AbstractEmbedded:
 
 
 def chosen(name: str) -> list[str]:
-    """Settings that choose the benchmark of a registered name: one file a kind, or one a name."""
+    """Arguments of a command that choose the benchmark of a name."""
+    if name not in EMBEDDED:
+        return [f"benchmark={name}"]
     world, kind = name.split("_")
-    if (CONF / "benchmark" / f"{kind}.yaml").exists():
-        return [f"benchmark={kind}", f"benchmark.world={world}"]
-    return [f"benchmark={name}"]
+    return [f"benchmark={kind}", f"benchmark.world={world}"]
 
 
 def dials(kind: type, world: str, images=(2, 3, 5, MAX_IMAGES)) -> list[dict[str, int]]:

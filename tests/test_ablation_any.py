@@ -69,7 +69,7 @@ def test_an_ablation_ranks_as_an_evaluation(data, tmp_path, monkeypatch, benchma
         call(
             evaluate.main,
             *(*asked, "limit=8", "threads=1", "settings.max_new_tokens=1"),
-            *(f"decoding.alpha={line['alpha']}", f"decoding/aggregation={rule}"),
+            *(f"decoding.alpha={line['alpha']}", f"decoding.aggregation={rule}"),
             *("decoding.single_image=contrast", f"results={tmp_path}/{rule}"),
             folder=tmp_path,
         )

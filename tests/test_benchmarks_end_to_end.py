@@ -9,6 +9,7 @@ from itertools import cycle
 from pathlib import Path
 
 import datasets
+import pandas as pd
 import pytest
 from fixtures_benchmarks import FIXTURES, picture
 from fixtures_embedded import chosen
@@ -94,8 +95,7 @@ def settings_of(name: str, protocol: str, root: Path) -> list[str]:
 def test_from_files_to_scores(root, tmp_path, name, protocol):
     overrides = [
         *("model=tiny_internvl", "settings.max_new_tokens=2", "limit=2", "threads=1"),
-        *(f"results={tmp_path}", "orders=2", "noise_seeds=2"),
-        *(chosen(name) if name in EMBEDDED else [f"benchmark={name}"]),
+        *(*chosen(name), f"results={tmp_path}", "orders=2", "noise_seeds=2"),
         *settings_of(name, protocol, root),
     ]
     call(main, *overrides, folder=tmp_path)
@@ -131,16 +131,15 @@ def test_from_files_to_scores(root, tmp_path, name, protocol):
 
 def test_loggers_are_told_of_the_plain_cells(tmp_path):
     """Rows of a table name no order and seed; records of further ones are not part of a cell."""
-    path = tmp_path / "cells.csv"
     call(
         main,
         *("model=tiny_internvl", "settings.max_new_tokens=1", "limit=2", "threads=1"),
-        *("benchmark=scenes_matching", f"results={tmp_path}", "orders=2", "noise_seeds=2"),
-        *("logger=csv", f"logger.path={path}"),
+        *("benchmark=matching", f"results={tmp_path}", "orders=2", "noise_seeds=2"),
+        *("logger=csv", f"logger.folder={tmp_path}"),
         folder=tmp_path,
     )
-    lines = path.read_text().splitlines()
-    assert lines[0].startswith("experiment,overrides,benchmark,model,decoding,metric,value")
-    for decoding in ("vanilla", "focus"):
-        (accuracy,) = [line for line in lines if f"{decoding},accuracy," in line]
-        assert accuracy.endswith(",2")
+    cells = pd.read_csv(tmp_path / "evaluate-cells.csv")
+    assert list(cells)[:2] == ["experiment", "overrides"]
+    accuracy = cells[cells["metric"] == "accuracy"]
+    assert accuracy[["decoding", "n"]].values.tolist() == [["vanilla", 2], ["focus", 2]]
+    assert pd.read_csv(tmp_path / "evaluate-categories.csv")["n"].tolist() == [2, 2]

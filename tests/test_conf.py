@@ -1,20 +1,19 @@
 """Every configuration composes and instantiates; what does not exist is named with what does."""
 
+from itertools import cycle
+
 import pytest
 from hydra.utils import get_object
 from omegaconf import OmegaConf
 
 from experiments.config import CONF, build, build_settings, compose_config, explain_overrides
 from focus.aggregation import AGGREGATIONS
-from focus.benchmarks.registry import EMBEDDED
+from focus.benchmarks.embedded import KINDS
 from focus.decoding import STRATEGIES
 from focus.errors import InvalidValueError, UnknownNameError
 from focus.noise import NOISE_TYPES
 
-GROUPS = (
-    *("model", "benchmark", "decoding", "decoding/noise", "decoding/aggregation", "settings"),
-    "engine",
-)
+GROUPS = ("model", "benchmark", "decoding", "settings", "engine")
 
 
 def options(group: str) -> list[str]:
@@ -27,10 +26,8 @@ def together() -> list[dict[str, str]]:
     Embedded benchmarks are built in test_embedded_examples.py.
     """
     found = {group: options(group) for group in GROUPS}
-    found["benchmark"] = sorted(set(found["benchmark"]) - set(EMBEDDED))
-    # What fits the default strategy, and the default model with its `source`.
-    default = [group for group in GROUPS if "/" in group or group == "engine"]
-    parts = [[group for group in GROUPS if group not in default], default]
+    found["benchmark"] = sorted(set(found["benchmark"]) - set(KINDS))
+    parts = [GROUPS[:-1], GROUPS[-1:]]  # engines fit the default model with its `source`
     return [
         {group: found[group][k % len(found[group])] for group in part}
         for part in parts
@@ -42,11 +39,10 @@ def together() -> list[dict[str, str]]:
 def test_every_option_composes_and_instantiates(chosen):
     config = compose_config("config", [f"{group}={option}" for group, option in chosen.items()])
     for group, option in chosen.items():
-        node = OmegaConf.select(config, group.replace("/", "."))
+        node = config[group]
         built = build_settings(node, 16) if group == "settings" else build(node)
-        if group in ("decoding", "decoding/noise"):
-            known = STRATEGIES if group == "decoding" else NOISE_TYPES
-            assert built.name in known, option
+        if group == "decoding":
+            assert built.name in STRATEGIES, option
 
 
 @pytest.mark.parametrize("experiment", options("experiment"))
@@ -70,21 +66,18 @@ def test_experiments_beat_the_defaults_and_the_command_line_beats_experiments():
     assert compose_config("config", ["experiment=smoke", "limit=2"]).limit == 2
 
 
-def test_every_noise_type_aggregation_and_strategy_has_a_file():
-    def names(group: str) -> set[str]:
-        return {OmegaConf.load(CONF / group / f"{option}.yaml").name for option in options(group)}
-
-    assert names("decoding/noise") == set(NOISE_TYPES)
-    assert set(options("decoding/aggregation")) == set(AGGREGATIONS)
+def test_every_strategy_has_a_file_and_so_has_every_kind_of_embedded_question():
+    assert set(KINDS) < set(options("benchmark"))
     targets = [OmegaConf.load(CONF / "decoding" / f"{o}.yaml") for o in options("decoding")]
     own = [node._target_ for node in targets if "_target_" in node]  # others build on these
     assert {get_object(target).name for target in own} == set(STRATEGIES)
 
 
-def test_nested_choices_reach_the_strategy():
-    overrides = ["decoding/noise=gaussian", "decoding/aggregation=max", "decoding.alpha=0.5"]
-    focus = build(compose_config("config", overrides).decoding)
-    assert (focus.noise.name, focus.aggregation, focus.alpha) == ("gaussian", "max", 0.5)
+def test_every_noise_type_and_aggregation_reaches_the_strategy_by_its_name():
+    for noise, pool in zip(NOISE_TYPES, cycle(AGGREGATIONS), strict=False):
+        overrides = [f"decoding.noise.name={noise}", f"decoding.aggregation={pool}"]
+        focus = build(compose_config("config", [*overrides, "decoding.alpha=0.5"]).decoding)
+        assert (focus.noise.name, focus.aggregation, focus.alpha) == (noise, pool, 0.5)
 
 
 def test_the_seed_reaches_noise_and_sampling():
@@ -100,7 +93,7 @@ def test_the_seed_reaches_noise_and_sampling():
         ("decoding.noise.scal=1", "did you mean 'scale'"),
         ("limt=3", "did you mean 'limit'"),
         ("decoding.alpha=1", None),
-        ("decoding/noise=gaussian", None),
+        ("decoding.noise.name=imagenet+gaussian", None),
     ],
 )
 def test_misspelt_settings_are_answered_with_the_accepted_ones(override, expected):

@@ -162,6 +162,7 @@ def test_without_labels_the_verdict_is_open():
 
 def test_the_command_writes_what_it_shows_and_fails_with_a_check(tmp_path, capsys, monkeypatch):
     settings = ("model=tiny_internvl", "size=2", "threads=1", f"results={tmp_path}")
+    settings += ("logger=csv", f"logger.folder={tmp_path}")
     monkeypatch.setattr(doctor, "cost", lambda *args, **kw: Check("cost", "ok", ("cheap",)))
     call(command.main, *settings, folder=tmp_path)
     (folder,) = tmp_path.glob("tiny-internvl-scenes_indexed")
@@ -169,6 +170,7 @@ def test_the_command_writes_what_it_shows_and_fails_with_a_check(tmp_path, capsy
     assert [check["name"] for check in found["checks"]][:2] == ["environment", "prompt"]
     shown = capsys.readouterr().out
     assert found["verdict"][:30] in shown
+    assert "shared prefixes" in (tmp_path / "doctor-checks.csv").read_text()
     assert "cheap" in (folder / "doctor.txt").read_text()
 
     def broken(*args: object) -> Check:

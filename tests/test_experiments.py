@@ -76,8 +76,9 @@ def test_an_interrupted_run_ends_as_an_uninterrupted_one(evaluated):
         (["decoding.alfa=1"], "did you mean 'alpha'"),
         (["+decoding.alfa=1", *TINY], "did you mean 'alpha'"),
         (["decoding.alpha=nan", *TINY], "alpha=nan is not accepted"),
-        (["decoding/noise=gausian"], "imagenet_uniform"),
-        (["benchmark=winnoground"], "scenes_indexed"),
+        (["decoding.noise.name=gausian"], "imagenet+uniform"),
+        (["benchmark.world=scnes"], "known: clips, digits, photos, scenes"),
+        (["benchmark=winnoground"], "indexed"),
     ],
 )
 def test_wrong_settings_fail_with_what_is_accepted(arguments, expected, tmp_path):

@@ -24,10 +24,10 @@ ROOT = Path(__file__).resolve().parent.parent
 COMMON = ("model=tiny_internvl", "settings.max_new_tokens=2", "threads=1")
 RUNS = {
     # settings, number of records: each question under plain decoding and FOCUS
-    "scenes_indexed": (("benchmark=scenes_indexed", "limit=30"), 2 * 30),
+    "scenes_indexed": (("benchmark=indexed", "limit=30"), 2 * 30),
     # and both again in the second order, and FOCUS under a second seed
     "scenes_matching": (
-        ("benchmark=scenes_matching", "limit=12", "orders=2", "noise_seeds=2"),
+        ("benchmark=matching", "limit=12", "orders=2", "noise_seeds=2"),
         5 * 12,
     ),
 }

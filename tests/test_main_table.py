@@ -9,6 +9,7 @@ import pytest
 from commands import run
 from fixtures_benchmarks import FIXTURES
 from omegaconf import OmegaConf
+from test_benchmarks_end_to_end import call
 
 from analysis.main_table import METRICS, adjust, cell_rows, missing_rows, table_lines
 from analysis.paper import PUBLISHED, published
@@ -137,7 +138,9 @@ def test_the_command_prints_and_writes_what_is_there_and_what_is_not(
     _, results = ran
     monkeypatch.setattr(main_table, "embedded_rows", lambda _: demo[1])
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    main_table.main([str(results)])
+    told = ("logger=csv", f"logger.folder={tmp_path}")
+    call(main_table.main, f"folder={results}", *told, folder=tmp_path)
+    assert len(pd.read_csv(tmp_path / "main_table-table.csv")) > 24
     printed = capsys.readouterr().out
     assert "not run: weights not here" in printed
     assert "not run: data not here" in printed

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tomllib
 from functools import cache
-from importlib.metadata import distributions, packages_distributions
+from importlib.metadata import distributions, packages_distributions, requires
 from pathlib import Path
 
 import pytest
@@ -101,7 +101,7 @@ def test_the_lock_holds_no_build_for_one_kind_of_machine():
 
 
 def test_the_lock_can_install_the_package_itself():
-    """`make env` builds the package without build isolation, so its build backend is locked."""
+    """The package is built without build isolation, so its build backend is locked."""
     build = tomllib.loads((ROOT / "pyproject.toml").read_text())["build-system"]["requires"]
     for name, requirement in requirements(build).items():
         assert Version(locked()[name]) in requirement.specifier
@@ -138,7 +138,39 @@ def test_what_is_imported_only_where_needed_is_in_the_extra_that_its_error_names
                 declared = requirements(PROJECT["optional-dependencies"][extra])
                 assert {canonicalize_name(d) for d in providers[module]} & set(declared), path
                 found.add(extra)
-    assert found == {"longbench", "video", "vllm"}
+    assert found == {"longbench", "video", "vllm", "wandb"}
+
+
+def needed(entries: dict[str, Requirement]) -> set[str]:
+    """Names of requirements and of all that they require, as installed here."""
+    found: set[tuple[str, str]] = set()
+    todo = list(entries.values())
+    while todo:
+        requirement = todo.pop()
+        for extra in {"", *requirement.extras}:
+            key = (canonicalize_name(requirement.name), extra)
+            if key not in found:
+                found.add(key)
+                asked = map(Requirement, requires(key[0]) or [])
+                todo += [r for r in asked if not r.marker or r.marker.evaluate({"extra": extra})]
+    return {name for name, _ in found}
+
+
+def test_commands_install_no_tools():
+    """`make demo` is for those who want to see it run; `make test` adds the rest."""
+    tools = {"ruff", "mypy", "pytest", "ipython", "jupyterlab", "notebook", "wandb", "openai", "av"}
+    assert not needed(RUNTIME) & tools
+    assert needed(DEVELOPMENT) >= tools  # control
+
+
+@pytest.mark.parametrize("uv", ["", "uv"])
+def test_a_command_installs_the_package_and_a_test_everything(uv):
+    def installed(target: str) -> list[str]:
+        lines = make("--dry-run", "--always-make", f"UV={uv}", target).splitlines()
+        return [line.split()[-1] for line in lines if "install --" in line]
+
+    assert installed("demo") == ["setuptools", "."]
+    assert installed("test") == ["setuptools", ".", "'.[dev]'"]
 
 
 def test_what_the_tests_import_is_a_dependency_of_dev():

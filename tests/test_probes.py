@@ -302,7 +302,8 @@ def test_every_probe_runs_on_every_family_and_benchmark_and_leaves_no_trace(
 
 def test_the_command_writes_once_and_goes_on(tmp_path, capsys):
     arguments = ["probe=knockout", *QUICK["knockout"], "model=internvl_answering", "threads=1",
-                 f"results={tmp_path}"]  # fmt: skip
+                 f"results={tmp_path}", "logger=csv",
+                 f"logger.folder={tmp_path}"]  # fmt: skip
     call(command.main, *arguments, "limit=3", folder=tmp_path / "hydra")
     (records,) = tmp_path.glob("knockout-*/records.jsonl")
     first = records.read_text()
@@ -311,6 +312,8 @@ def test_the_command_writes_once_and_goes_on(tmp_path, capsys):
     assert len(records.read_text().splitlines()) == 5
     assert "image to image" in capsys.readouterr().out
     assert (records.parent / "table.csv").exists()
+    told = pd.read_csv(tmp_path / "probe-knockout.csv")
+    assert len(told) == 2 * len(pd.read_csv(records.parent / "table.csv"))  # of both calls
     assert (records.parent / "figure.pdf").exists()
     with pytest.raises(SystemExit):
         call(command.main, *arguments, "planted=leek", folder=tmp_path / "hydra")

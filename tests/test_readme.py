@@ -79,7 +79,8 @@ def test_commands_run_on_a_few_questions(command, tmp_path):
         )
     dash_m, module, *arguments = arguments
     assert dash_m == "-m"
-    finished = run(module, *arguments, WANDB_MODE="offline", WANDB_DIR=str(tmp_path))
+    places = dict.fromkeys(("WANDB_DIR", "WANDB_DATA_DIR"), str(tmp_path))
+    finished = run(module, *arguments, WANDB_MODE="offline", **places)
     assert finished.returncode == 0, finished.stderr
     if "--cfg" not in arguments:
         assert list(tmp_path.glob("*/doctor.json" if doctor else "*/records.jsonl"))

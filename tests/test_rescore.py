@@ -134,8 +134,10 @@ def test_the_command_on_a_real_log(tmp_path):
     )
     (cell,) = tmp_path.glob("scenes_indexed-*")
     before = (cell / "records.jsonl").read_bytes()
-    finished = run("experiments.rescore", f"folder={cell}", f"hydra.run.dir={tmp_path}/hydra")
+    settings = ("logger=csv", f"logger.folder={tmp_path}", f"hydra.run.dir={tmp_path}/hydra")
+    finished = run("experiments.rescore", f"folder={cell}", *settings)
     assert finished.returncode == 0, finished.stderr
     assert "parser: words" in finished.stdout
     assert (cell / "records.jsonl").read_bytes() == before
     assert (cell / "rescored-words.jsonl").read_bytes() == before
+    assert "accuracy" in (tmp_path / "rescore-words.csv").read_text()

@@ -219,7 +219,7 @@ def test_a_command_line_is_answered_without_the_slow_imports():
 
 def test_a_weight_is_chosen_on_dev_and_read_by_other_runs(tmp_path, capsys):
     tuned = tmp_path / "tuned"
-    settings = (*TINY, "benchmark=scenes_matching", "limit=6", f"results={tmp_path}/runs")
+    settings = (*TINY, "benchmark=matching", "limit=6", f"results={tmp_path}/runs")
     for alpha in (0.4, 0.0, 0.2):
         call(main, *settings, f"tune={tuned}", f"decoding.alpha={alpha}", folder=tmp_path)
     (path,) = tuned.glob("*.json")

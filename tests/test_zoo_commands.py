@@ -45,7 +45,7 @@ def test_training_writes_a_model_and_its_card_once(tmp_path):
     settings = (
         *("evaluation_size=2", "curve_size=2", "save_every=1"),
         *(f"output={tmp_path}/models", f"checkpoints={tmp_path}/work"),
-        f"hydra.run.dir={tmp_path}/hydra",
+        *(f"logger.folder={tmp_path}/work", f"hydra.run.dir={tmp_path}/hydra"),
     )
     first = run("experiments.train_zoo", *settings)
     assert first.returncode == 0, first.stderr

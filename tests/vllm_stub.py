@@ -45,7 +45,7 @@ MODELS = ("qwen2_5_vl-abstaining", "qwen3_vl-abstaining", "internvl-abstaining")
 #: A command that is run over HTTP, and how many questions of its own it asks.
 QUESTIONS = 4
 EVALUATED = (
-    *("benchmark=scenes_indexed", "model=qwen2_5_vl_abstaining", "decoding=focus", "threads=1"),
+    *("benchmark=indexed", "model=qwen2_5_vl_abstaining", "decoding=focus", "threads=1"),
     *(f"limit={QUESTIONS}", "settings.max_new_tokens=2", "engine=vllm", "engine.batch=2"),
     *(f"engine.model={MODELS[0]}", "benchmark.num_images=3"),
 )

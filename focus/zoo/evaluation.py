@@ -17,6 +17,7 @@ from typing import Any
 
 from torch import Tensor
 from torch.distributions import Categorical
+from tqdm import tqdm
 
 from focus.benchmarks.base import Example
 from focus.benchmarks.embedded import KINDS, AbstractEmbedded, asked_view, view_units
@@ -132,9 +133,8 @@ def evaluate(
     rows: list[Rows] = []
     vlm.model.eval()
     engine = LocalEngine(vlm, batch=64)
-    for benchmark, with_focus in suite(worlds, split, size, seed, most_images):
-        if benchmark.kind not in kinds:
-            continue
+    asked_of = [s for s in suite(worlds, split, size, seed, most_images) if s[0].kind in kinds]
+    for benchmark, with_focus in tqdm(asked_of, f"measuring {vlm.name}", leave=False, disable=None):
         examples = list(benchmark)
         requests = [asked(example) for example in examples]
         plain = plain_logits(engine, requests)
