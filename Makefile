@@ -4,7 +4,7 @@
 #
 #   PYTHON=python3.12   interpreter to build the environment with
 #   UV=                 use pip even where uv is installed
-#   ARGS="..."          further arguments for demo, test, train-zoo, ladder, zoo-report, doctor, probe, leakage, evaluate, rescore, main-table, ablations, figures, forecast, bench
+#   ARGS="..."          further arguments for demo, test, train-zoo, ladder, doctor, probe, leakage, evaluate, rescore, main-table, ablations, report, forecast, bench
 #   MODELS=all          demo of every embedded model, not only of the three kinds of one architecture
 #   QUICK=1             demo, probes and ablations on a few questions only
 #   RUN=1               main-table runs what is missing first (ARGS="model=internvl3_2b": a part)
@@ -23,7 +23,7 @@ ABLATIONS := $(patsubst conf/experiment/ablation_%.yaml,ablation-%,$(wildcard co
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help env demo test test-slow test-vllm lint format typecheck notebooks train-zoo ladder zoo-report doctor probe leakage evaluate rescore main-table ablations figures forecast report bench lock clean
+.PHONY: help env demo test test-slow test-vllm lint format typecheck notebooks train-zoo ladder doctor probe leakage evaluate rescore main-table ablations forecast report bench lock clean
 .PHONY: $(ABLATIONS)
 
 help: ## List the targets
@@ -61,11 +61,8 @@ notebooks: $(COMPLETE) ## Execute the notebooks and renew their outputs
 train-zoo: $(COMPLETE) ## Train an embedded model again (ARGS="zoo=answering"), about an hour
 	$(VENV_PYTHON) -m experiments.train_zoo $(ARGS)
 
-ladder: $(INSTALLED) ## Train many short recipes for docs/zoo/ladder.jsonl, two minutes each, resumable
+ladder: $(INSTALLED) ## Train many short recipes for docs/zoo/ladder.jsonl.gz, two minutes each, resumable
 	$(VENV_PYTHON) -m experiments.ladder $(ARGS)
-
-zoo-report: $(INSTALLED) ## Tables and figures of the embedded models (ARGS="measure=all": measure first)
-	$(VENV_PYTHON) -m experiments.zoo_report $(ARGS)
 
 doctor: $(INSTALLED) ## Will it work on my model? (ARGS="model=qwen2_5_vl_7b")
 	$(VENV_PYTHON) -m experiments.doctor $(ARGS)
@@ -92,14 +89,11 @@ ablations: $(INSTALLED) ## All ablations, or one: ablation-noise, ... (conf/expe
 $(ABLATIONS): ablation-%: $(INSTALLED)
 	$(VENV_PYTHON) -m experiments.ablate experiment=ablation_$* $(if $(QUICK),form=quick) $(ARGS)
 
-figures: $(INSTALLED) ## Tables and figures of the ablations, and docs/results.md, from their records
-	$(VENV_PYTHON) -m experiments.ablation_report $(ARGS)
-
 forecast: $(INSTALLED) ## Can the gain be told without labels? What the doctor forecasts with (docs/forecast), resumable
 	$(VENV_PYTHON) -m experiments.forecast $(ARGS)
 
-report: $(INSTALLED) ## Renew the demo table and figures of the documentation from its committed records
-	$(VENV_PYTHON) -m experiments.report
+report: $(INSTALLED) ## Renew every table, page and figure from committed records; details: results/report
+	$(VENV_PYTHON) -m experiments.report $(ARGS)
 
 bench: $(INSTALLED) ## What FOCUS costs, as ratios to plain decoding and to the published scheme
 	$(VENV_PYTHON) -m experiments.bench $(ARGS)

@@ -13,12 +13,10 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
-from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 
 from analysis.ablation_tables import condition_name, setting_text, sorted_settings
 from analysis.ablations import PLAIN, pareto
-from analysis.comparisons import HOLDS, OPEN, REVERSED
 from analysis.judging import BOUNDS
 from analysis.rules import TAKES_OVER
 
@@ -58,9 +56,9 @@ def lines_figure(
         levels = sorted_settings(varied.loc[varied["case"] == case, x])
         for i, name in enumerate(hues):
             points = part[part[hue] == name].sort_values(x, kind="stable")
-            at = points[x].to_numpy(float) if numeric else _places(points[x], levels, i, len(hues))
+            at = points[x].to_numpy(float) if numeric else places(points[x], levels, i, len(hues))
             axes.errorbar(
-                at, points[value], yerr=_ends(points, value, low, high),
+                at, points[value], yerr=ends(points, value, low, high),
                 label=condition_name(hue, name),
                 color="0.25" if name == PLAIN else palette[name], capsize=1.5, elinewidth=0.8,
                 marker=MARKERS[i % len(MARKERS)], markersize=3.5, lw=1.2,
@@ -236,76 +234,6 @@ def adaptive_figure(curves: pd.DataFrame) -> Figure:
     return figure
 
 
-def abstention_figure(points: pd.DataFrame) -> Figure:
-    """What FOCUS gains against how often off-target branches abstain, a panel for each rule.
-
-    Args:
-        points: of `analysis.findings.abstention_points`: rule, unknown, delta with interval,
-            num_images; a point for each model, world and number of images.
-    """
-    sns.set_theme(style="whitegrid", context="paper")
-    rules = list(dict.fromkeys(points["rule"]))
-    numbers = sorted(set(points["num_images"]))
-    palette = dict(zip(numbers, sns.color_palette("viridis", len(numbers)), strict=True))
-    figure, panels = plt.subplots(
-        1, len(rules), figsize=(0.8 + 3.6 * len(rules), 3.2), sharey=True, sharex=True,
-        squeeze=False, layout="constrained",
-    )  # fmt: skip
-    for axes, rule in zip(panels.flat, rules, strict=True):
-        for number, part in points[points["rule"] == rule].groupby("num_images"):
-            axes.errorbar(
-                part["unknown"], part["delta"], color=palette[number], fmt="o", ms=4, lw=0.7,
-                yerr=_ends(part, "delta", "delta_low", "delta_high"), label=f"N = {number}",
-            )  # fmt: skip
-        axes.axhline(0, color="0.25", lw=0.8)
-        axes.set(
-            title=setting_text(rule),
-            xlabel='off-target branches that say "unknown"',
-            xlim=(-0.04, 1.04),
-        )
-    panels[0][0].set_ylabel("difference to plain")
-    _legend(figure)
-    return figure
-
-
-#: Colours of a claim that holds, is reversed or stays open.
-VERDICT_COLOURS = {HOLDS: "C2", REVERSED: "C3", OPEN: "0.85"}
-
-
-def verdict_figure(frame: pd.DataFrame) -> Figure:
-    """What became of every claim on every model: tests down, models across.
-
-    Args:
-        frame: of `analysis.verdicts.verdict_frame`. The number in a field is the difference that
-            its word is made from.
-    """
-    sns.set_theme(style="white", context="paper")
-    models = list(dict.fromkeys(frame["model"]))
-    tests = list(dict.fromkeys(zip(frame["claim"], frame["label"], strict=True)))
-    figure, axes = plt.subplots(
-        figsize=(6.6 + 0.55 * len(models), 1.6 + 0.22 * len(tests)), layout="constrained"
-    )
-    grid = np.full((len(tests), len(models)), np.nan)
-    for row in frame.to_dict("records"):
-        at = tests.index((row["claim"], row["label"])), models.index(row["model"])
-        grid[at] = list(VERDICT_COLOURS).index(row["word"])
-        axes.text(at[1], at[0], f"{row['delta']:+.2f}", ha="center", va="center", fontsize=6.5)
-    palette = ListedColormap([
-        colour if word == OPEN else sns.light_palette(colour)[3]
-        for word, colour in VERDICT_COLOURS.items()
-    ])  # fmt: skip
-    axes.imshow(grid, cmap=palette, vmin=0, vmax=len(VERDICT_COLOURS) - 1, aspect="auto")
-    for k in range(1, len(tests)):
-        if tests[k][0] != tests[k - 1][0]:  # another claim
-            axes.axhline(k - 0.5, color="0.25", lw=0.8)
-    axes.set_xticks(range(len(models)), models, rotation=45, ha="right", fontsize=7.5)
-    axes.set_yticks(range(len(tests)), [f"{n}. {label}" for n, label in tests], fontsize=7)
-    for k, name in enumerate(VERDICT_COLOURS):
-        axes.plot([], [], ls="none", marker="s", color=palette(k), ms=8, label=name)
-    _legend(figure)
-    return figure
-
-
 def _panels(
     frame: pd.DataFrame, *, height: float = 1.6, width: float = 2.3
 ) -> tuple[Figure, Iterator[tuple[Any, str, str]]]:
@@ -345,13 +273,13 @@ def _of(frame: pd.DataFrame, model: str, case: str) -> pd.DataFrame:
     return frame[(frame["model"] == model) & (frame["case"] == case)]
 
 
-def _places(column: pd.Series, levels: Sequence[Any], i: int, hues: int) -> np.ndarray:
+def places(column: pd.Series, levels: Sequence[Any], i: int, hues: int) -> np.ndarray:
     """Places of named levels, those of one level side by side."""
     shift = (i - (hues - 1) / 2) * 0.7 / max(1, hues)
     return np.array([levels.index(level) for level in column], dtype=float) + shift
 
 
-def _ends(points: pd.DataFrame, value: str, low: str, high: str) -> np.ndarray:
+def ends(points: pd.DataFrame, value: str, low: str, high: str) -> np.ndarray:
     return np.clip([points[value] - points[low], points[high] - points[value]], 0, None)
 
 
@@ -359,10 +287,10 @@ def _finish(figure: Figure, xlabel: str, ylabel: str) -> None:
     """Axis labels once for all panels, and one legend beside them."""
     figure.supxlabel(xlabel, fontsize=9)
     figure.supylabel(ylabel, fontsize=9)
-    _legend(figure)
+    legend(figure)
 
 
-def _legend(figure: Figure) -> None:
+def legend(figure: Figure) -> None:
     """One legend for the entries of all panels."""
     entries: dict[str, Any] = {}
     for axes in figure.axes:

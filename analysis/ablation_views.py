@@ -184,7 +184,7 @@ def _judged(split: str) -> Draw:
     """Candidate rules minus the sum, worlds put together."""
 
     def draw(records: list[Record], pooled: pd.DataFrame) -> Figure | None:
-        cells = rule_cells(records, by=("model", "kind", "num_images"))
+        cells = rule_cells(records, by=("model", "kind", "num_images"), bounded=True)
         cells = cells[cells["split"] == split] if len(cells) else cells
         if cells.empty:
             return None

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.resampling import mean_interval, sign_flip, t_test
+from analysis.resampling import difference_row, mean_interval
 from analysis.statistics import holm
 from analysis.zoo import TRACEABLE
 from focus.errors import InvalidValueError
@@ -238,22 +238,6 @@ def level_row(values: np.ndarray, labels: Sequence[str]) -> dict[str, Any]:
         "ci_high": high,
         "n": len(values),
         "clusters": len(set(labels)),
-    }
-
-
-def difference_row(
-    values: np.ndarray, other: np.ndarray, labels: Sequence[str]
-) -> dict[str, float]:
-    """Paired difference of the same units with interval and p-value."""
-    low, high = mean_interval(values - other, labels, bounds=(-1.0, 1.0))
-    p_value = sign_flip(values - other, labels)
-    if p_value is None:  # expected scores: too many distinct differences for the exact test
-        p_value = t_test(values - other, labels)
-    return {
-        "delta": float((values - other).mean()),
-        "delta_low": low,
-        "delta_high": high,
-        "p_value": p_value,
     }
 
 

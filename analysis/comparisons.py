@@ -11,13 +11,8 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.ablations import (
-    HEADLINE,
-    Record,
-    difference_row,
-    of_kind,
-    pool_units,
-)
+from analysis.ablations import HEADLINE, Record, of_kind, pool_units
+from analysis.resampling import difference_row
 from focus.errors import InvalidValueError
 from focus.zoo.answers import VOCABULARY
 
@@ -48,6 +43,8 @@ def compare(
     by: Sequence[str] = ("model",),
     reading: str = VOCABULARY,
     metric: str = HEADLINE,
+    bounded: bool = True,
+    tested: bool = True,
 ) -> pd.DataFrame:
     """Paired differences, first minus second, of all lines that have a partner.
 
@@ -59,10 +56,11 @@ def compare(
         reading: of the answers.
         metric: see `analysis.ablations.answers_frame`; the default is the accuracy or, of minimal
             pairs, the image score.
+        bounded, tested: with intervals, with p-values; see `analysis.resampling.difference_row`.
 
     Returns:
-        Columns `by`, first, second (means), delta, delta_low, delta_high, p_value, n and
-        clusters; a cluster that several lines share stays one, such as the same question asked to
+        Columns `by`, first, second (means), delta, delta_low and delta_high, p_value, n
+        and clusters; a cluster that several lines share stays one, such as a question asked to
         several models. Empty where nothing has a partner.
     """
     records = list(records)
@@ -86,7 +84,7 @@ def compare(
         other, _ = pool_units(base, questions, metric)
         row = {**dict(zip(by, key, strict=True)), "n": len(values)}
         row |= {"clusters": len(set(labels)), "first": values.mean(), "second": other.mean()}
-        rows.append(row | difference_row(values, other, labels))
+        rows.append(row | difference_row(values, other, labels, bounded=bounded, tested=tested))
     return pd.DataFrame(rows)
 
 

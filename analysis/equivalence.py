@@ -168,6 +168,22 @@ def sections(records: Iterable[Record], kinds: Mapping[str, str]) -> list[str]:
     return [part for part in parts if part]
 
 
+def page(records: Sequence[Record], kinds: Mapping[str, str]) -> tuple[str, Figure]:
+    """docs/composed: what FOCUS needs and what it does not, and the figure that it shows."""
+    paired = pairs(records, kinds)
+    cells = compared(paired[paired["reading"] == CANDIDATES], (*CELL, "kind", "ours"))
+    size = {len(line["answer"]) for line in of_kind(records, "questions")}
+    parts = [
+        "# Composed FOCUS: what FOCUS needs, and what it does not",
+        "Made by `make report` from the records of `make ablation-schemes "
+        f'ARGS="size={max(size)}"`; test split, one training run of each model. The same of your '
+        'own: `ARGS="model=... benchmark=..."`.',
+        *sections(records, kinds),
+        "![Accuracy of each strategy against the exact one](equivalence.png)",
+    ]
+    return "\n\n".join(parts) + "\n", equivalence_figure(cells)
+
+
 def conclusion(groups: pd.DataFrame) -> str:
     """One sentence for every strategy."""
     lines = []

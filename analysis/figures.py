@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,11 +18,22 @@ from PIL import Image
 
 from analysis.leakage import KINDS, kind_of_word
 
+#: Of a figure's file, in pixels: about what a page shows it at.
+WIDTH = 1100
+
 
 def save_figure(figure: Figure, path: str | os.PathLike[str]) -> None:
-    """Writes a figure and forgets it: a grid of runs would pile them up in memory."""
-    figure.savefig(path, dpi=150, bbox_inches="tight")
+    """Writes a figure as PNG and forgets it: a grid of runs would pile them up in memory.
+
+    As wide as a page shows it, and in at most 256 colours: a third of the bytes, which stay in the
+    history of the repository.
+    """
+    buffer = io.BytesIO()
+    dpi = min(150, WIDTH / figure.get_figwidth())
+    figure.savefig(buffer, format="png", dpi=dpi, bbox_inches="tight")
     plt.close(figure)
+    with Image.open(buffer) as drawn:
+        drawn.convert("RGB").quantize(dither=Image.Dither.NONE).save(path, "PNG", optimize=True)
 
 
 #: What is said, as `analysis.leakage` sorts it.
@@ -197,42 +209,6 @@ def _wrapped(number: int, *, width: float, height: float) -> tuple[Figure, list[
     for axes in panels[max(0, number - columns) : number]:  # the lowest of each column
         axes.tick_params(labelbottom=True)
     return figure, panels[:number]
-
-
-def contrast_weight_figure(cells: pd.DataFrame) -> Figure:
-    """Accuracy against the contrast weight, as generated text and as a ranking of the candidates.
-
-    Args:
-        cells: what `experiments.logging.CsvLogger` wrote for a sweep over ``decoding.alpha``.
-    """
-    sns.set_theme(style="whitegrid", context="paper")
-    shown = cells[cells["metric"].isin(["accuracy", "choice accuracy"])].copy()
-    shown["alpha"] = shown["overrides"].str.extract(r"decoding\.alpha=([\d.]+)").astype(float)
-    shown["read as"] = shown["metric"].map(
-        {"accuracy": "generated text", "choice accuracy": "candidate answers"}
-    )
-    focus = shown[shown["decoding"] == "focus"]
-    grid = sns.relplot(
-        focus,
-        x="alpha",
-        y="value",
-        hue="read as",
-        style="read as",
-        markers=True,
-        dashes=False,
-        col="model",
-        row="benchmark",
-        kind="line",
-        height=2.1,
-        aspect=1.7,
-    )
-    for (benchmark, model), axes in grid.axes_dict.items():
-        cell = shown[(shown["benchmark"] == benchmark) & (shown["model"] == model)]
-        plain = cell[(cell["decoding"] == "vanilla") & (cell["metric"] == "accuracy")]
-        axes.axhline(plain["value"].mean(), color="0.4", ls="--", lw=1, label="plain decoding")
-    grid.set_titles("{row_name} · {col_name}").set_axis_labels("contrast weight alpha", "accuracy")
-    grid.set(ylim=(0, 1.02))
-    return grid.figure
 
 
 def bench_figure(

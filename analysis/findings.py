@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 
 import pandas as pd
 
@@ -17,8 +16,8 @@ from analysis.ablation_tables import (
     setting_text,
 )
 from analysis.ablations import HEADLINE, PLAIN, POOLED, Record, answers_frame, of_kind, pareto
-from analysis.claims import DEFAULT_NOISE, Test, gain, in_both_readings
-from analysis.comparisons import ABOVE, BELOW, by_kind, compare, selected
+from analysis.claims import DEFAULT_NOISE
+from analysis.comparisons import by_kind, compare, selected
 from analysis.judging import BOUNDS, CELL, PUBLISHED, SPLITS, against, count
 from analysis.zoo import rank_correlation
 from focus.zoo.answers import CANDIDATES, VOCABULARY
@@ -34,75 +33,13 @@ ROLES = {
 MOSTLY = 0.5
 
 
-@dataclass(frozen=True)
-class Failure:
-    """A way in which FOCUS fails, provoked on purpose.
-
-    Args:
-        title: of its section.
-        why: what goes wrong.
-        figures: files beside the records.
-        tests: comparisons that show it.
-    """
-
-    title: str
-    why: str
-    figures: Sequence[str]
-    tests: Sequence[Test]
-
-
-WHOLE = {"rule": "sum", "scale": 1.0, "tint": "none"}
-FAILURES = (
-    Failure(
-        "Similar images",
-        "The more attributes images share, the less an answer can leak: another image's answer is "
-        "then often right. What plain decoding still gets wrong is what FOCUS can gain.",
-        ("similarity-accuracy", "similarity-rows"),
-        (gain("similarity", "indexed", "indexed questions by shared attributes",
-              across="similarity"),
-         gain("similarity", "which", "which-image by shared attributes", across="similarity")),
-    ),
-    Failure(
-        "Noise through which the image shines",
-        "A blend of image and noise at a scale below one tells the other branches what the image "
-        "is. They then answer from an image that they are not to see.",
-        ("correlated-scale", "correlated-rows"),
-        (Test("blend minus pure noise", "correlated",
-              {"rule": "sum", "tint": "none", "scale": [0.9, 0.7, 0.5, 0.3, 0.1, 0.0]}, WHOLE,
-              across="scale", aim=BELOW),
-         gain("correlated", None, "by scale of the noise", across="scale", tint="none")),
-    ),
-    Failure(
-        "Noise in the colour of the content",
-        "Noise with the mean colour of the image that it hides (own), or of the asked one "
-        "(target), answers questions about colour for a branch that sees nothing.",
-        ("correlated-tint",),
-        (Test("coloured noise minus plain noise", "correlated",
-              {"rule": "sum", "tint": ["own", "target"]}, WHOLE, across="tint", aim=BELOW),),
-    ),
-    Failure(
-        "Questions that need several images",
-        "No branch can count over images, find the odd one out or tell same from different: it "
-        "sees one image, and the sum adds up answers to another question.",
-        ("collective-answers", "collective-rows"),
-        (gain("collective", ["counting", "odd", "same"], "by kind", across="kind"),),
-    ),
-)  # fmt: skip
-
-
 def role_shares(records: Iterable[Record], labels: Sequence[str]) -> pd.DataFrame:
     """What each kind of row says first on indexed test questions under the default rows.
 
     Returns:
         Columns `labels` (of the records, model among them), role, unknown, own and right: shares.
     """
-    rows = pd.DataFrame(
-        [
-            row
-            for row in of_kind(records, "rows")
-            if row["kind"] == "indexed" and row["split"] == "test" and _default(row)
-        ]
-    )
+    rows = pd.DataFrame(default_rows(records))
     if rows.empty:
         return rows
     rows = rows.drop_duplicates(["model", "questions", "role"])
@@ -110,9 +47,11 @@ def role_shares(records: Iterable[Record], labels: Sequence[str]) -> pd.DataFram
     return counts[["unknown", "own", "right"]].div(counts["total"], axis=0).reset_index()
 
 
-def _default(row: Record) -> bool:
-    return (row["noise"], row["scale"], row["seed"], row["sharing"], row["targets"], row["tint"]) \
-        == (DEFAULT_NOISE, 1.0, 0, "sample", "units", "none")  # fmt: skip
+def default_rows(records: Iterable[Record]) -> list[Record]:
+    """What rows say on indexed test questions under the default noise."""
+    default = {"noise": DEFAULT_NOISE, "scale": 1.0, "seed": 0, "sharing": "sample",
+               "targets": "units", "tint": "none", "kind": "indexed", "split": "test"}  # fmt: skip
+    return [row for row in of_kind(records, "rows") if selected(row, default)]
 
 
 def models_table(records: Iterable[Record], kinds: Mapping[str, str]) -> str:
@@ -142,7 +81,8 @@ def abstention_points(records: Sequence[Record], reading: str = VOCABULARY) -> p
         return shares
     shares = shares[shares["role"] == "off target"]
     first = {"rule": [PUBLISHED, "max", "routed"], "kind": "indexed", "split": "test"}
-    found = compare(records, first, {"rule": PLAIN}, by=("rule", *labels), reading=reading)
+    found = compare(records, first, {"rule": PLAIN}, by=("rule", *labels), reading=reading,
+                    tested=False)  # fmt: skip
     return found.merge(shares[[*labels, "unknown"]], on=labels) if len(found) else found
 
 
@@ -198,38 +138,6 @@ def _shown(records: Sequence[Record], asked: Sequence[str], reading: str) -> pd.
     return answers_frame([*of_kind(records, "questions"), *lines], metric=HEADLINE, pooled=POOLED)
 
 
-MAXIMUM = in_both_readings(
-    Test("maximum minus sum, indexed questions", "aggregation",
-         {"rule": "max", "kind": "indexed"}, {"rule": PUBLISHED}, aim=ABOVE)
-)  # fmt: skip
-#: A rule of ours (`focus.routing`) against the published sum and against plain decoding.
-ROUTED = in_both_readings(
-    Test("routed minus sum, indexed questions", "aggregation",
-         {"rule": "routed", "kind": "indexed"}, {"rule": PUBLISHED}, aim=ABOVE),
-    Test("routed minus sum, minimal pairs (image score)", "domains",
-         {"rule": "routed", "kind": "matching"}, {"rule": PUBLISHED}, across="world", aim=ABOVE),
-    Test("routed minus sum, probes and which-image", "domains",
-         {"rule": "routed", "kind": ["probe", "which"]}, {"rule": PUBLISHED}, across="world",
-         aim=ABOVE),
-    Test("routed minus plain, indexed questions", "aggregation",
-         {"rule": "routed", "kind": "indexed"}, aim=ABOVE),
-    Test("routed minus plain, minimal pairs (image score)", "domains",
-         {"rule": "routed", "kind": "matching"}, across="world", aim=ABOVE),
-)  # fmt: skip
-
-
-#: The weights are chosen on questions about several images; one image has no leak to mend.
-SINGLE = tuple(
-    Test(f"{name} minus plain, one image", "domains", {"rule": rule, "kind": "single"},
-         across="world", aim=BELOW)
-    for rule, name in (("sum", "FOCUS"), ("routed", "routed"))
-)  # fmt: skip
-
-
-#: What is compared beside the claims and the failures.
-BEYOND = (*MAXIMUM, *ROUTED, *SINGLE)
-
-
 def headline_table(records: Sequence[Record], kinds: Mapping[str, str]) -> str:
     """Plain decoding and the rules of `SHOWN` on two images, per model and kind of questions.
 
@@ -253,18 +161,22 @@ def headline_table(records: Sequence[Record], kinds: Mapping[str, str]) -> str:
     return markdown(pd.DataFrame(lines))
 
 
-def judged_table(judged: pd.DataFrame) -> str:
-    """Rules down; on each split cells won, tied and lost against the sum, and the difference."""
-    lines = []
-    for rule, part in judged.groupby("rule", sort=False):
-        line = {"rule": rule}
-        for split in SPLITS:
-            found = part[part["split"] == split].to_dict("records")
-            counts = [str(found[0][name]) for name in ("won", "tied", "lost")] if found else ["-"]
-            line[f"{split}: won / tied / lost"] = " / ".join(counts)
-            line[f"{split}: mean difference [95%]"] = difference(found[0]) if found else "-"
-        lines.append(line)
-    return markdown(pd.DataFrame(lines))
+def judged_table(frames: Mapping[str, pd.DataFrame], splits: Sequence[str] = SPLITS) -> str:
+    """Rules down; across readings and splits, cells won, tied and lost against the sum, and the
+    mean difference.
+
+    Args:
+        frames: by reading, of `analysis.judging.judge`.
+        splits: that are shown.
+    """
+    lines: dict[str, dict[str, str]] = {}
+    for reading, frame in frames.items():
+        for row in frame[frame["split"].isin(splits)].to_dict("records"):
+            line = lines.setdefault(row["rule"], {"rule": row["rule"]})
+            counts = " / ".join(str(row[name]) for name in ("won", "tied", "lost"))
+            line[f"{READ[reading]}, {row['split']}: won / tied / lost"] = counts
+            line[f"{row['split']}, {reading}: mean difference [95%]"] = difference(row)
+    return markdown(pd.DataFrame(list(lines.values())).fillna("-"))
 
 
 def by_model_table(cells: Mapping[str, pd.DataFrame], rule: str, kinds: Mapping[str, str]) -> str:

@@ -22,7 +22,11 @@ SPLITS = ("dev", "test")
 
 
 def rule_cells(
-    records: Iterable[Record], *, by: Sequence[str] = CELL, reading: str = VOCABULARY
+    records: Iterable[Record],
+    *,
+    by: Sequence[str] = CELL,
+    reading: str = VOCABULARY,
+    bounded: bool = False,
 ) -> pd.DataFrame:
     """Every candidate minus the sum in every cell.
 
@@ -30,6 +34,7 @@ def rule_cells(
         records: of the experiment.
         by: settings that cells are apart by; all others are put together.
         reading: of the answers.
+        bounded: with intervals, which of thousands of cells take a minute.
 
     Returns:
         Columns of `analysis.comparisons.compare` with split and rule; p_holm is over all rules and
@@ -39,7 +44,7 @@ def rule_cells(
     parts = []
     for split in SPLITS:
         candidates = [rule for rule in _rules(records, split) if rule not in NO_CANDIDATES]
-        cells = _against(records, split, candidates, ("rule", *by), reading)
+        cells = _against(records, split, candidates, ("rule", *by), reading, bounded=bounded)
         if len(cells):
             cells = cells.assign(split=split, p_holm=holm(cells["p_value"].tolist()))
             parts.append(cells.assign(outcome=_outcomes(cells)))
@@ -66,9 +71,9 @@ def judge(
     if cells.empty:
         return cells
     wholes = {
-        split: _against(records, split, [*part["rule"].unique()], ("rule",), reading).set_index(
-            "rule"
-        )
+        split: _against(
+            records, split, [*part["rule"].unique()], ("rule",), reading, tested=False
+        ).set_index("rule")
         for split, part in cells.groupby("split")
     }
     rows = []
@@ -134,7 +139,7 @@ def against(
     """One rule minus another in every cell, won, tied or lost after Holm's adjustment over all."""
     other = {"rule": base} if base == PLAIN else {"rule": base, "split": split}
     first = {"rule": rule, "split": split}
-    cells = compare(records, first, other, by=CELL, reading=reading)
+    cells = compare(records, first, other, by=CELL, reading=reading, bounded=False)
     if cells.empty:
         return cells
     cells = cells.assign(p_holm=holm(cells["p_value"].tolist()))
@@ -147,11 +152,16 @@ def count(outcomes: pd.Series) -> dict[str, int]:
 
 
 def _against(
-    records: list[Record], split: str, rules: list[str], by: tuple[str, ...], reading: str
+    records: list[Record],
+    split: str,
+    rules: list[str],
+    by: tuple[str, ...],
+    reading: str,
+    **wanted: bool,
 ) -> pd.DataFrame:
     return compare(
         records, {"rule": rules, "split": split}, {"rule": PUBLISHED, "split": split},
-        by=by, reading=reading,
+        by=by, reading=reading, **wanted,
     )  # fmt: skip
 
 

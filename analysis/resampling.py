@@ -138,6 +138,39 @@ def t_test(values: np.ndarray, clusters: Sequence[Hashable] | None = None) -> fl
     return float(scipy.stats.ttest_1samp(sums, 0).pvalue)
 
 
+def difference_row(
+    values: np.ndarray,
+    other: np.ndarray,
+    clusters: Sequence[Hashable] | None = None,
+    *,
+    bounded: bool = True,
+    tested: bool = True,
+) -> dict[str, float]:
+    """Paired difference of the same units, with its 95% interval and p-value.
+
+    Args:
+        values: of the first, in [0, 1].
+        other: of the second.
+        clusters: one label per unit; None where they are independent.
+        bounded: with the interval.
+        tested: with the p-value, which takes seconds where clusters of many sizes are many.
+
+    Returns:
+        Keys delta and, where wanted, delta_low and delta_high, and p_value.
+    """
+    difference = values - other
+    row = {"delta": float(difference.mean())}
+    if bounded:
+        low, high = mean_interval(difference, clusters, bounds=(-1.0, 1.0))
+        row |= {"delta_low": low, "delta_high": high}
+    if tested:
+        p_value = sign_flip(difference, clusters)
+        if p_value is None:  # expected scores: too many distinct differences for the exact test
+            p_value = t_test(difference, clusters)
+        row["p_value"] = p_value
+    return row
+
+
 def _cluster_sums(
     values: np.ndarray, clusters: Sequence[Hashable] | None
 ) -> tuple[np.ndarray, np.ndarray]:

@@ -5,169 +5,196 @@ Every number and every verdict is computed from records. Experiments without rec
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from itertools import chain
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+from matplotlib.figure import Figure
 
 from analysis.ablation_tables import READ
 from analysis.ablations import Record
-from analysis.claims import CLAIMS, Outcome, Test, because, outcome, outcome_table, sentence
+from analysis.claims import CLAIMS, FAILURES, ROUTED, SINGLE, Claim, Test, tests_of
 from analysis.findings import (
-    FAILURES,
-    MAXIMUM,
-    ROUTED,
-    SINGLE,
     abstention_points,
     abstention_sentence,
-    by_model_table,
-    front_table,
+    default_rows,
     judged_sentence,
     judged_table,
     models_table,
-    number_sentence,
     regimes_sentence,
     regimes_table,
-    repeated_sentence,
 )
-from analysis.judging import judge, regimes, rule_cells
-from analysis.verdicts import Outcomes, claim_outcomes, verdict_table
+from analysis.judging import judge, regimes
+from analysis.outcomes import Outcome, claim_table, glance_table, outcome, verdict_frame
+from analysis.results_figures import abstention_figure, effect_figure, verdict_figure
 from focus.zoo.answers import READINGS
 
-Records = Mapping[str, Sequence[Record]]
-"""Records by experiment."""
+#: Of the figures, beside the page.
+FOLDER = "results"
 NOT_RUN = "No records yet: `make ablation-{}`."
-ABSTENTION_FIGURE = "results-abstention"
-VERDICTS_FIGURE = "results-verdicts"
 
 
-def results_document(
-    records: Records, kinds: Mapping[str, str], outcomes: Outcomes | None = None
-) -> str:
-    """docs/results.md.
+@dataclass(frozen=True)
+class Found:
+    """What the page says of one experiment, computed from its records.
 
     Args:
-        records: by experiment; those that were not run are missing.
         kinds: by model.
-        outcomes: of the claims in these records, where they are known already.
+        outcomes: of all tests that look at it.
+        rows: what rows say on indexed test questions about two images.
+        points: by reading, of `analysis.findings.abstention_points`; of ``images``.
+        judged: by reading, of `analysis.judging.judge`; of ``rules``.
+        regimes: by reading, of `analysis.judging.regimes`; of ``rules``.
     """
-    outcomes = claim_outcomes(records) if outcomes is None else outcomes
-    parts = [
-        "# Results, claim by claim",
-        INTRODUCTION,
-        "## The models",
-        "Whether the branches that do not show the asked image abstain decides most of what "
-        "follows. Shares of rows on indexed questions with two images:",
-        models_table(list(chain.from_iterable(records.values())), kinds),
-    ]
-    parts += ["## At a glance", GLANCE_NOTE]
-    if any(one is not None and one.words for found in outcomes for one in found):
-        parts += [f"![Claims on models](ablations/{VERDICTS_FIGURE}.png)"]
-    parts += [verdict_table(outcomes)]
-    for number, (claim, found) in enumerate(zip(CLAIMS, outcomes, strict=True), 1):
-        parts += [f"## {number}. {claim.claim}", f"**Test.** {claim.test}"]
-        for test, each in zip(claim.tests, found, strict=True):
-            parts += verdict_parts(test, records, kinds, each)
-        parts += [f"**Limits.** {claim.limits}"] if claim.limits else []
-    parts += ["## Where it fails, on purpose"]
-    for failure in FAILURES:
-        parts += [f"### {failure.title}", failure.why]
-        experiment = failure.tests[0].experiment
-        for test in failure.tests:
-            parts += verdict_parts(test, records, kinds)
-        if experiment in records:
-            parts += [f"![{failure.title}](ablations/{name}.png)" for name in failure.figures]
-    return "\n\n".join([*parts, *beyond(records, kinds)]) + "\n"
+
+    kinds: Mapping[str, str]
+    outcomes: Sequence[Outcome]
+    rows: Sequence[Record]
+    points: Mapping[str, pd.DataFrame]
+    judged: Mapping[str, pd.DataFrame]
+    regimes: Mapping[str, pd.DataFrame]
+
+    @classmethod
+    def of(cls, name: str, records: list[Record], kinds: Mapping[str, str]) -> Found:
+        """From the records of an experiment.
+
+        Args:
+            name: of the experiment.
+            records: of it.
+            kinds: by model.
+        """
+        points, judged, against = {}, {}, {}
+        if name == "images":
+            points = {each: abstention_points(records, each) for each in READINGS}
+        if name == "rules":
+            judged = {each: judge(records, reading=each) for each in READINGS}
+            against = {each: regimes(records, kinds, reading=each) for each in READINGS}
+        points, judged, against = (
+            {reading: frame for reading, frame in frames.items() if len(frame)}
+            for frames in (points, judged, against)
+        )
+        rows = [r for r in default_rows(records) if r["num_images"] == 2]
+        outcomes = [outcome(test, records, kinds) for test in tests_of(name)]
+        return cls(dict(kinds), outcomes, rows, points, judged, against)
+
+
+class Page:
+    """The page and its figures, from what was found in each experiment.
+
+    Args:
+        found: by experiment; those that were not run are missing.
+    """
+
+    def __init__(self, found: Mapping[str, Found]) -> None:
+        self.found = found
+        self.kinds = {name: kind for one in found.values() for name, kind in one.kinds.items()}
+
+    def outcome(self, test: Test) -> Outcome | None:
+        """What came of a test; None where its experiment was not run."""
+        one = self.found.get(test.experiment)
+        return None if one is None else next(o for o in one.outcomes if o.test == test)
+
+    def decided(self, tests: Sequence[Test]) -> list[Outcome]:
+        """What came of those tests that have something to compare."""
+        return [o for o in map(self.outcome, tests) if o is not None and o.words]
+
+    def text(self) -> str:
+        """The page."""
+        rows = [row for one in self.found.values() for row in one.rows]
+        parts = ["# Results, claim by claim", INTRODUCTION]
+        parts += ["## The models", MODELS_NOTE, models_table(rows, self.kinds)]
+        parts += ["## At a glance", GLANCE_NOTE, glance_table(CLAIMS, self.outcome)]
+        if any(self.decided(claim.tests) for claim in CLAIMS):
+            parts += [f"![Claims on models]({FOLDER}/verdicts.png)"]
+        for number, claim in enumerate(CLAIMS, 1):
+            parts += self._section(f"## {number}. {claim.claim}", claim, f"claim-{number}")
+        parts += ["## Where it fails, on purpose"]
+        for number, claim in enumerate(FAILURES, 1):
+            parts += self._section(f"### {claim.claim}", claim, f"failure-{number}")
+        return "\n\n".join([*parts, *self._beyond()]) + "\n"
+
+    def figures(self) -> Iterator[tuple[str, Figure]]:
+        """Every figure that the page shows, by file name."""
+        for name, claim in self._claims():
+            if outcomes := self.decided(claim.tests):
+                yield name, effect_figure(outcomes, self.kinds)
+        frame = verdict_frame(
+            ((number, found) for number, claim in enumerate(CLAIMS, 1)
+             for found in self.decided(claim.tests)), self.kinds,
+        )  # fmt: skip
+        if len(frame):
+            yield "verdicts", verdict_figure(frame)
+        if points := self._points():
+            yield "abstention", abstention_figure(points[READINGS[0]])
+
+    @staticmethod
+    def _claims() -> Iterator[tuple[str, Claim]]:
+        yield from ((f"claim-{number}", claim) for number, claim in enumerate(CLAIMS, 1))
+        yield from ((f"failure-{number}", claim) for number, claim in enumerate(FAILURES, 1))
+        yield "routed", ROUTED
+        yield "single", SINGLE
+
+    def _points(self) -> Mapping[str, pd.DataFrame]:
+        return self.found["images"].points if "images" in self.found else {}
+
+    def _section(self, heading: str, claim: Claim, figure: str) -> list[str]:
+        """Heading, test and limits, table, figure, and what the branches said."""
+        limits = f" **Limits.** {claim.limits}" if claim.limits else ""
+        missing = dict.fromkeys(t.experiment for t in claim.tests if t.experiment not in self.found)
+        parts = [heading, claim.test + limits, *(NOT_RUN.format(name) for name in missing)]
+        outcomes = self.decided(claim.tests)
+        if not outcomes:
+            return parts
+        shown = f"![{claim.claim}]({FOLDER}/{figure}.png)"
+        reason = next((o.reason for o in outcomes if o.reason), "")
+        return [*parts, claim_table(claim.tests, self.outcome), f"{shown}\n{reason}".strip()]
+
+    def _beyond(self) -> list[str]:
+        """What the paper does not ask."""
+        parts = ["## Beyond the paper", "### When the sum helps"]
+        points = self._points()
+        parts += [f"Read {READ[each]}. {abstention_sentence(frame)}"
+                  for each, frame in points.items()]  # fmt: skip
+        figure = f"![Gain against abstention]({FOLDER}/abstention.png)"
+        parts += [figure if points else NOT_RUN.format("images")]
+        parts += self._section(f"### {ROUTED.claim}", ROUTED, "routed")
+        parts += ["### One rule for three kinds of models", REGIMES_NOTE]
+        rules = self.found.get("rules")
+        if rules is None:
+            parts += [NOT_RUN.format("rules")]
+        elif rules.regimes:
+            told = (regimes_sentence(frame, each) for each, frame in rules.regimes.items())
+            parts += [" ".join(told), regimes_table(rules.regimes)]
+        parts += ["### Candidate rules", RULES_NOTE]
+        if rules is not None and rules.judged:
+            told = (f"Read {READ[each]}. {judged_sentence(frame)}"
+                    for each, frame in rules.judged.items())  # fmt: skip
+            parts += [" ".join(told), judged_table(rules.judged, ["test"])]
+        return [*parts, *self._section(f"### {SINGLE.claim}", SINGLE, "single")]
 
 
 INTRODUCTION = (
-    "Generated by `make figures` from the records in `docs/ablations`; do not edit. FOCUS is the "
+    "Generated by `make report` from the records in `docs/ablations`; do not edit. It also writes "
+    "every condition on every model, and every cell as CSV, to `results/report`. FOCUS is the "
     "published sum over branches at the contrast weight chosen on dev for each reading; answers "
     "are read as generated text unless said, and minimal pairs are judged by the image score: a "
     "pair counts if both captions find their image. A difference is paired, on the same questions "
-    "or pairs, with its 95% interval over them, all worlds put together unless said; it is bold "
-    "where the interval excludes zero. A claim *holds* on a model where the interval lies where "
-    "the claim says, is *reversed* where it lies on the other side, and *open* otherwise. The last "
-    "line of a table counts models. Each model is one training run, and intervals say nothing "
-    "about other runs."
+    "or pairs, with its 95% interval over them, all worlds and conditions put together unless "
+    "one is named; it is bold where the interval excludes zero. A claim *holds* on a model where "
+    "the interval lies where the claim says, is *reversed* where it lies on the other side, and "
+    "*open* otherwise; where it speaks of each condition, the one that is furthest from it decides "
+    "and is named. Tables put the models of one kind together, a question that several of them "
+    "answer being one unit; verdicts count single models, each of which is one training run. n is "
+    "the least number of paired answers of a model."
 )
-
-
+MODELS_NOTE = (
+    "Whether the branches that do not show the asked image abstain decides most of what follows. "
+    "Shares of rows on indexed questions with two images:"
+)
 GLANCE_NOTE = (
-    f"The {len(CLAIMS)} claims of the paper, tested in one or more ways each. The number of a "
-    "field is the paired difference that its verdict is made from: all conditions put together "
-    "or, where a claim speaks of each condition, the one that is furthest from it. The table has "
-    "the least and the greatest of these over the models."
-)
-
-
-def verdict_parts(
-    test: Test, records: Records, kinds: Mapping[str, str], found: Outcome | None = None
-) -> list[str]:
-    """Verdict, table and reason of one test; `found` is its outcome, where that is known."""
-    if test.experiment not in records:
-        return [f"*{test.label}.* {NOT_RUN.format(test.experiment)}"]
-    found = outcome(test, records[test.experiment]) if found is None else found
-    if not found.words:
-        return [f"*{test.label}.* The records hold no such comparison."]
-    parts = [f"**{sentence(found, kinds)}**", outcome_table(found, kinds)]
-    reason = because(found, records[test.experiment])
-    more = f"More: [tables and figures](ablations/{test.experiment}.md)."
-    return [*parts, f"{reason} {more}" if reason else more]
-
-
-def beyond(records: Records, kinds: Mapping[str, str]) -> list[str]:
-    """The section on what the paper does not ask."""
-    parts = ["## Beyond the paper", "### When the sum helps"]
-    for reading in READINGS:
-        points = abstention_points(records.get("images", ()), reading)
-        if len(points):
-            parts += [f"Read {READ[reading]}. {abstention_sentence(points)}"]
-    figure = f"![Gain against abstention](ablations/{ABSTENTION_FIGURE}.png)"
-    parts += [figure if "images" in records else NOT_RUN.format("images")]
-    parts += ["### More images: the sum and the maximum"]
-    if "aggregation" in records:
-        lines = (number_sentence(records["aggregation"], kinds, each) for each in READINGS)
-        parts += ["\n".join(chain.from_iterable(lines))]
-    for test in MAXIMUM:
-        parts += verdict_parts(test, records, kinds)
-    parts += ["### Routing the branches", ROUTED_NOTE]
-    for test in ROUTED:
-        parts += verdict_parts(test, records, kinds)
-    judged_records = records.get("rules", ())
-    cells = {reading: rule_cells(judged_records, reading=reading) for reading in READINGS}
-    by_model = by_model_table(cells, "routed", kinds)
-    parts += [BY_MODEL_NOTE, by_model] if by_model else []
-    parts += ["### One rule for three kinds of models", REGIMES_NOTE]
-    frames = {each: regimes(judged_records, kinds, reading=each) for each in READINGS}
-    frames = {each: frame for each, frame in frames.items() if len(frame)}
-    parts += [regimes_sentence(frame, each) for each, frame in frames.items()]
-    parts += [regimes_table(frames), repeated_sentence(list(judged_records))] if frames else []
-    parts += ["### Candidate rules", RULES_NOTE]
-    for reading in READINGS:
-        judged = judge(judged_records, reading=reading, cells=cells[reading])
-        if len(judged):
-            said = f"Read {READ[reading]}. {judged_sentence(judged)}"
-            parts += [said, judged_table(judged)]
-    parts += [] if "rules" in records else [NOT_RUN.format("rules")]
-    parts += ["### A single image", SINGLE_NOTE]
-    for test in SINGLE:
-        parts += verdict_parts(test, records, kinds)
-    parts += ["### Accuracy and cost", FRONT_NOTE]
-    for reading in READINGS:
-        front = front_table(records.get("strategies", ()), "indexed", 2, reading)
-        parts += [f"Read {READ[reading]}:", front] if front else []
-    return parts if "strategies" in records else [*parts, NOT_RUN.format("strategies")]
-
-
-ROUTED_NOTE = (
-    "A strategy of ours, `decoding=routed_focus` (`focus/routing.py`), made on the dev split: the "
-    "branches are mixed instead of summed, each weighted by how far its image moved it from the "
-    "reference and by how often it agrees with plain decoding. It costs one row more than FOCUS."
-)
-BY_MODEL_NOTE = (
-    "Cells (world, kind of questions, number of images) in which routed FOCUS is better than the "
-    "sum, not told apart from it, and worse, after Holm's adjustment over the cells of all rules "
-    "and models. The rule was made on dev questions to the models of InternVL3 and Qwen2.5-VL of "
-    "seed 0; the other models had no part in it:"
+    "A claim *holds* where it does in all of its tests on all models, *fails* where it does in "
+    "none, and else *depends*. Numbers are of its first test. In the figure the number of a field "
+    "is the difference that its verdict is made from."
 )
 REGIMES_NOTE = (
     "Off-target branches abstain, commit themselves, or do neither: is one way to use the rows "
@@ -176,19 +203,7 @@ REGIMES_NOTE = (
     "after Holm's adjustment over the cells of a comparison, and in brackets the mean difference."
 )
 RULES_NOTE = (
-    "Rules of ours (`analysis/rules.py`) against the published sum, both at weights chosen on dev. "
-    "A cell is a model, a world, a kind of questions and a number of images; it is won or lost "
-    "where the paired difference is significant after Holm's adjustment over all cells of the "
-    "split. The mean difference is over all questions and pairs of all models."
-)
-SINGLE_NOTE = (
-    "With one image there is nothing to mask and nothing that could leak: FOCUS is plain decoding. "
-    "The published code contrasts it with a noise image all the same, except in the text questions "
-    "of Winoground and VisMin (`decoding.single_image=published`). What that contrast alone does "
-    "is measured here, at the weight chosen on questions about several images. That it harms holds "
-    "where the interval lies below zero:"
-)
-FRONT_NOTE = (
-    "Methods that no other one beats at the same or a lower cost, on indexed questions with two "
-    "images; cost is the mean number of rows run. What knows the asked image is left out."
+    "Rules of ours (`analysis/rules.py`) against the published sum, both at weights chosen on dev, "
+    "in the same cells, after Holm's adjustment over all cells of the split; mean differences are "
+    "over all questions and pairs of all models."
 )

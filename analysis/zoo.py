@@ -17,7 +17,9 @@ import numpy as np
 import pandas as pd
 import scipy.stats
 
-from analysis.statistics import PairedDifference, holm, paired_difference, wilson_interval
+from analysis.resampling import difference_row
+from analysis.statistics import holm, wilson_interval
+from focus.records import read_records
 from focus.zoo.card import BAR, RECORD, record_folders
 from focus.zoo.evaluation import FOCUS, PLAIN
 
@@ -56,8 +58,7 @@ def read_ladder(path: Path) -> list[Record]:
     """Finished runs of the ladder; none where there is no file."""
     if not path.exists():
         return []
-    lines = path.read_text(encoding="utf-8").splitlines()
-    return sorted((json.loads(line) for line in lines if line.strip()), key=_place)
+    return sorted(read_records(path), key=_place)
 
 
 def is_current(record: Record) -> bool:
@@ -72,35 +73,34 @@ def _place(record: Record) -> tuple[Any, ...]:
 _ABSTENTION = ("abstention", "abstain_share")
 
 
-def models_frame(records: Iterable[Record], *, resamples: int = 10_000) -> pd.DataFrame:
+def models_frame(records: Iterable[Record]) -> pd.DataFrame:
     """All rates of all models, tidy; see `answer_rows`. Holm's adjustment is over all of them."""
     rows = [
         {"model": record["name"], "family": family_of(record), "seed": record["recipe"]["seed"]}
         | row
         for record in records
-        for row in answer_rows(record["results"], resamples=resamples)
+        for row in answer_rows(record["results"])
     ]
     return _finished(rows, MODEL)
 
 
-def ladder_frame(records: Iterable[Record], *, resamples: int = 10_000) -> pd.DataFrame:
+def ladder_frame(records: Iterable[Record]) -> pd.DataFrame:
     """The same for the runs of the ladder, of indexed questions and minimal pairs."""
     rows = [
         {name: record[name] for name in POINT} | row
         for record in records
-        for row in answer_rows(record["results"], kinds=COMPARED[SPOKEN], resamples=resamples)
+        for row in answer_rows(record["results"], kinds=COMPARED[SPOKEN])
     ]
     return _finished(rows, POINT)
 
 
 def _finished(rows: list[Row], labels: Sequence[str]) -> pd.DataFrame:
-    """Rows as they stand in a CSV file: what is read from it again is the same."""
+    """Rows as a frame, with Holm's adjustment and without digits that differ between processors."""
     for family in families(rows):
         for row, p_holm in zip(family, holm([r["p_value"] for r in family]), strict=True):
             row["p_holm"] = p_holm
     columns = list(dict.fromkeys((*labels, *COLUMNS)))
     frame = pd.DataFrame(rows).reindex(columns=columns)
-    # Digits beyond these are of no use, and differ between processors.
     for name in ("value", "low", "high", "delta", "delta_low", "delta_high"):
         frame[name] = frame[name].astype(float).round(6)
     for name in ("p_value", "p_holm"):
@@ -115,15 +115,12 @@ def families(rows: Iterable[Row]) -> list[list[Row]]:
     return [first, [row for row in compared if row["kind"] not in COMPARED[SPOKEN]]]
 
 
-def answer_rows(
-    results: Record, *, kinds: Sequence[str] | None = None, resamples: int = 10_000
-) -> list[Row]:
+def answer_rows(results: Record, *, kinds: Sequence[str] | None = None) -> list[Row]:
     """One row per rate of one model.
 
     Args:
         results: ``cells`` and ``rows`` of a record.
         kinds: to leave out others; None for all, also single images.
-        resamples: of the intervals of differences.
 
     Returns:
         Rows with keys `LABELS` and `VALUES`; rows of FOCUS that are compared with plain decoding
@@ -149,7 +146,7 @@ def answer_rows(
                 labels = (world, kind, number, category, decoding, reading, metric)
                 row = dict(zip(LABELS, labels, strict=True)) | rate(sum(scores), len(scores))
                 if metric in COMPARED_METRICS and (category, metric) in baseline:
-                    row |= difference(scores, baseline[category, metric], resamples)
+                    row |= difference(scores, baseline[category, metric])
                 rows.append(row)
     return rows + branch_rows(results["rows"])
 
@@ -228,16 +225,9 @@ def rate(count: int, total: int) -> Row:
 _wilson = cache(wilson_interval)  # thousands of rates, but few different ones
 
 
-def difference(first: Sequence[bool], second: Sequence[bool], resamples: int = 10_000) -> Row:
+def difference(first: Sequence[bool], second: Sequence[bool]) -> Row:
     """Paired difference of two strategies on the same units, which are independent."""
-    found = _paired(tuple(first), tuple(second), resamples)
-    return dict(zip(DELTAS, (found.delta, found.low, found.high, found.p_value), strict=True))
-
-
-@cache
-def _paired(first: tuple[bool, ...], second: tuple[bool, ...], resamples: int) -> PairedDifference:
-    # Both readings often agree in every answer; a bootstrap is dear enough not to repeat it.
-    return paired_difference(first, second, resamples=resamples)
+    return difference_row(np.asarray(first, dtype=float), np.asarray(second, dtype=float))
 
 
 def overview(record: Record) -> Row:
@@ -385,48 +375,3 @@ def verdicts(frame: pd.DataFrame) -> pd.Series:
         np.select([significant & (frame["delta"] > 0), significant], ["gain", "loss"], "neither"),
         index=frame.index,
     )
-
-
-def abstention_label(abstention: str, share: float) -> str:
-    """Name of a step of the ladder's abstention axis."""
-    if abstention == "none":
-        return "none"
-    place = "single noise image" if abstention == "single" else "noise among several"
-    return f"{place} {share:.0%}"
-
-
-def ladder_points(frame: pd.DataFrame) -> pd.DataFrame:
-    """`focus_points` of the ladder, with ``abstains`` (`abstention_label`) and its ``step``."""
-    points = focus_points(frame, POINT)
-    if points.empty:
-        return points
-    pairs = list(zip(points["abstention"], points["abstain_share"], strict=True))
-    order = {"none": 0, "single": 1, "multi": 2}
-    steps = sorted(set(pairs), key=lambda pair: (order.get(pair[0], 3), pair[1]))
-    points["abstains"] = [abstention_label(*pair) for pair in pairs]
-    points["step"] = [steps.index(pair) for pair in pairs]
-    return points
-
-
-#: Axes of the ladder: name, column along the axis, column of what is held, both with labels.
-AXES = {
-    "several clean images": ("clean_multi", "abstains"),
-    "abstention": ("abstains", "clean_multi"),
-}
-
-
-def ladder_lines(points: pd.DataFrame, axis: str) -> list[tuple[str, pd.DataFrame]]:
-    """Runs along one axis of the ladder, by what was held fixed: at least three steps each."""
-    along, fixed = AXES[axis]
-    keys = ["family", "world", fixed]
-    varied = [name for name in ("family", "world") if points[name].nunique() > 1]
-    lines = []
-    for values, part in points.groupby(keys, sort=False):
-        if part[along].nunique() < 3:
-            continue
-        held = values[-1]
-        label = f"{held:.0%} several clean" if fixed == "clean_multi" else f"abstention: {held}"
-        where = "".join(f"{part[name].iloc[0]}, " for name in varied)
-        ordered = part.sort_values([along if along == "clean_multi" else "step", "seed"])
-        lines.append((where + label, ordered))
-    return lines

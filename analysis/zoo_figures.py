@@ -13,16 +13,8 @@ import seaborn as sns
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from analysis.zoo import (
-    AXES,
-    MODEL,
-    SAID,
-    focus_points,
-    kind_of,
-    ladder_lines,
-    ladder_points,
-    select,
-)
+from analysis.zoo import MODEL, SAID, focus_points, kind_of, select
+from analysis.zoo_ladder import AXES, ladder_lines, ladder_points
 from focus.zoo.evaluation import FOCUS, PLAIN
 
 MARKERS = "os^vD*P"

@@ -65,6 +65,4 @@ def reproduced_sentence(entry: Record) -> str:
 
 
 def _by_label(record: Record) -> dict[tuple[object, ...], Row]:
-    # Differences to plain decoding are not compared, so their bootstrap can be short.
-    rows = answer_rows(record["results"], resamples=10)
-    return {tuple(row[name] for name in LABELS): row for row in rows}
+    return {tuple(row[name] for name in LABELS): row for row in answer_rows(record["results"])}

@@ -17,9 +17,10 @@ from experiments.config import check_command_line
 
 check_command_line("ablate", __name__)  # before the seconds that the other imports take
 
+import functools
 import json
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,25 +29,29 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 from transformers.utils.logging import disable_progress_bar
 
+from analysis.ablation_page import write_page
 from analysis.ablation_tables import run_table
-from analysis.ablations import Record, read_records, write_records
+from analysis.ablations import Record, answers_frame, of_kind, read_records, write_records
+from analysis.kinds import card_kinds, model_kinds, names_of, ordered
+from analysis.results import Found
 from experiments.ablation_blocks import Bench, Block
 from experiments.ablation_cells import LogitStore
 from experiments.ablation_choice import Chooser
 from experiments.ablation_costs import cost_records
 from experiments.ablation_models import Model, models_of
 from experiments.ablation_questions import AnyQuestions
-from experiments.ablation_report import model_kinds, write_experiment
 from experiments.ablation_rows import Rows, rows_grid
 from experiments.config import entry_point, plain
 from experiments.evaluation import make_console, progress_bars, set_threads
+from experiments.logging import Run, reported, samples
 
 #: Whose cards say of which kind the embedded models are.
 WEIGHTS = Path("focus/zoo/weights")
 
 
 @entry_point("ablate")
-def main(config: DictConfig) -> None:
+@reported
+def main(config: DictConfig, reporter: Run) -> None:
     """Runs the experiment that the configuration describes."""
     disable_progress_bar()
     set_threads(config.threads)
@@ -68,6 +73,11 @@ def main(config: DictConfig) -> None:
     write_records(path, everything)
     seconds = time.perf_counter() - started
     console.print(run_table(records, config.name, {**Rows().columns, "scheme": None}))
+    answers = [line for line in of_kind(records, "answers") if "marks" in line]
+    reporter.table("answers", answers_frame([*of_kind(records, "questions"), *answers]))
+    asked = models[0].load(first_questions(settings))
+    reporter.table("samples", samples([asked.whole(k) for k in range(min(8, len(asked.examples)))]))
+    reporter.records(path)
     console.print(
         f"{config.name}: {len(records)} records of {len(models)} models in {seconds:.0f} s, "
         f"{computed} passes computed, the rest known: {path}",
@@ -76,8 +86,21 @@ def main(config: DictConfig) -> None:
     if own:
         mpl.use("Agg")
         with console.status("tables and figures"):
-            write_experiment(output, config.name, everything, model_kinds(WEIGHTS, names))
+            kinds = model_kinds(names_of(everything), card_kinds(WEIGHTS))
+            shown = ordered(everything, kinds)
+            write_page(output, config.name, shown, Found.of(config.name, shown, kinds))
         console.print(f"tables and figures: {path.parent / config.name}.md", soft_wrap=True)
+        reporter.figures({figure.stem: figure for figure in output.glob(f"{config.name}-*.png")})
+
+
+def sets_of(settings: Mapping[str, Any], block: Block, size: int) -> list[AnyQuestions]:
+    """The sets of questions of a block, or the one of the benchmark that is named."""
+    return block.question_sets(settings["worlds"], size, settings["benchmark"])
+
+
+def first_questions(settings: Mapping[str, Any]) -> AnyQuestions:
+    """The first of all sets of questions."""
+    return sets_of(settings, Block.of(settings["blocks"][0]), settings["size"])[0]
 
 
 def merged(known: Iterable[Record], new: Iterable[Record], models: Sequence[str]) -> list[Record]:
@@ -97,12 +120,8 @@ def run(
         models: to ask.
         progress: bars to show.
     """
-    root, asked = Path(settings["results"]), (settings["worlds"], settings["benchmark"])
-
-    def question_sets(block: Block, size: int) -> list[AnyQuestions]:
-        worlds, benchmark = asked
-        return block.question_sets(worlds, size, benchmark)
-
+    root = Path(settings["results"])
+    question_sets = functools.partial(sets_of, settings)
     store = LogitStore(root / "logits")
     tuning = Block.of({"questions": settings["tuning"], "split": "dev"})
     chooser = Chooser(store, question_sets(tuning, settings["dev_size"]), settings["alphas"])

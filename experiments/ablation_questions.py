@@ -215,10 +215,15 @@ class Loaded:
             rows: whose target units are named.
             budget: of the model's images, see `focus.models.Checkpoint`.
         """
-        for index, example in zip(self.indices, self.examples, strict=True):
-            whole = example if isinstance(self.settings, Questions) else self.benchmark[index]
-            request = request_of(self.benchmark, whole, budget=budget)
+        for place, example in enumerate(self.examples):
+            request = request_of(self.benchmark, self.whole(place), budget=budget)
             yield request if rows is None else rows.request(request, example)
+
+    def whole(self, place: int) -> Example:
+        """The question at a place, with its images."""
+        if isinstance(self.settings, Questions):
+            return self.examples[place]
+        return self.benchmark[self.indices[place]]
 
     def requests_fit(self, rows: Rows) -> None:
         """Raises `InvalidValueError` if a question has no such target units."""

@@ -35,7 +35,7 @@ from analysis.forecast_page import calibration_figure, page
 from analysis.rules import apply_rule
 from experiments.ablation_cells import LogitStore
 from experiments.ablation_models import Model, models_of
-from experiments.ablation_questions import Questions, questions_grid
+from experiments.ablation_questions import Questions, load_questions, questions_grid
 from experiments.ablation_rows import Rows
 from experiments.config import check_positive, entry_point, plain
 from experiments.evaluation import make_console, progress_bars, set_threads

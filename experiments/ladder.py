@@ -11,6 +11,7 @@ from experiments.config import check_command_line
 
 check_command_line("ladder", __name__)  # before the seconds that the other imports take
 
+import gzip
 import json
 import logging
 from collections.abc import Iterable, Iterator
@@ -27,6 +28,7 @@ from tqdm import tqdm
 from focus.errors import InvalidValueError
 from focus.models import VisionLanguageModel
 from focus.models.loading import family_of, usable_device
+from focus.records import read_records
 from focus.zoo.evaluation import evaluate
 from focus.zoo.mixture import Mixture
 from focus.zoo.training import Recipe, Stage, train
@@ -70,7 +72,8 @@ def main(config: DictConfig) -> None:
         record = run(rung, config)
         if rung.key in finished(output):  # another process was at it too, and first
             continue
-        with output.open("a", encoding="utf-8") as file:
+        opened = gzip.open if output.suffix == ".gz" else open
+        with opened(output, "at", encoding="utf-8") as file:
             file.write(json.dumps(record) + "\n")
 
 
@@ -154,11 +157,8 @@ def recipe_of(rung: Rung, config: DictConfig) -> Recipe:
 
 def finished(output: Path) -> set[tuple[float, str, int]]:
     """Keys of the rungs that a file holds."""
-    if not output.exists():
-        return set()
     done = set()
-    for line in output.read_text(encoding="utf-8").splitlines():
-        record = json.loads(line)
+    for record in read_records(output):
         level = record["abstention"]
         if level == "multi":
             level = f"multi {record['abstain_share']:.0%}"

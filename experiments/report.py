@@ -1,99 +1,240 @@
-"""Renews the tables of README and docs and the demo's figures from committed records.
+"""Renews every table, page and figure of the documentation from committed records; runs no model.
 
-    python -m experiments.report           (make report)
+    python -m experiments.report                       (make report)
+    python -m experiments.report 'parts=[tables,zoo]' details=null
 
-Runs no model. A test checks that what is committed is what this command writes.
+What pages show goes to ``docs``; every cell, condition, model and run to ``results/report``. On
+what is committed it changes nothing, which tests check.
 """
 
 from __future__ import annotations
 
+from experiments.config import check_command_line
+
+check_command_line("report", __name__)  # before the seconds that the other imports take
+
 import functools
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
 import pandas as pd
+from matplotlib.figure import Figure
+from omegaconf import DictConfig
 
-from analysis import ablations
-from analysis.figures import behaviour_figure, contrast_weight_figure, save_figure
+from analysis import ablations, equivalence, forecast_page, probes
+from analysis.ablation_page import write_page
+from analysis.ablation_views import VIEWS
+from analysis.figures import bench_figure, save_figure
 from analysis.findings import headline_table
-from analysis.leakage import row_behaviour
-from analysis.probes import behaviour
+from analysis.kinds import card_kinds, model_kinds, names_of, ordered
 from analysis.probes.pages import (
     behaviour_markdown,
     chance_markdown,
     knockout_markdown,
     patching_markdown,
 )
+from analysis.results import FOLDER, Found, Page
 from analysis.tables import bench_markdown, paired_markdown, prefill_markdown, summarise
-from experiments import ablation_report
-from focus.records import Record, read_records
+from analysis.zoo import ladder_frame, models_frame, read_ladder, read_models
+from analysis.zoo_figures import abstention_figure, by_number_figure, ladder_figure
+from analysis.zoo_page import zoo_page
+from analysis.zoo_tables import details as zoo_details
+from experiments.config import CONF, check_positive, entry_point
+from experiments.evaluation import make_console, progress_bars
+from focus.errors import UnknownNameError
+from focus.records import read_records
+from focus.zoo.card import RECORD, card, record_folders
 
-ROOT = Path(__file__).resolve().parent.parent
-DEMO = ROOT / "docs" / "demo"
-RECORDS = DEMO / "records.jsonl.gz"
-PAGES = (
-    ROOT / "README.md",
-    *(ROOT / "docs" / name for name in ("ablations.md", "costs.md", "mechanism.md")),
-)
-PROBES = ROOT / "docs" / "probes"
-BENCH = ROOT / "docs" / "bench" / "bench.json"
-ABLATIONS, WEIGHTS = ROOT / "docs" / "ablations", ROOT / "focus" / "zoo" / "weights"
-RULES = "domains"  # the ablation with every rule of the README's table
+ROOT = CONF.parent
+WEIGHTS = Path("focus", "zoo", "weights")
+PARTS = ("tables", "figures", "cards", "zoo", "results")
+SUFFIX = ".jsonl.gz"
+RULES = "domains"  # the ablation with every rule of the table in docs/ablations.md
 
 
-def main() -> None:
-    """Writes the figures of the demo and of the leakage probe, and the tables between the markers
-    of every page."""
+@entry_point("report")
+def main(config: DictConfig) -> None:
+    """Writes the parts that are asked for."""
+    check_positive(config, "workers")
     mpl.use("Agg")
-    for page in PAGES:
-        page.write_text(with_tables(page.read_text(encoding="utf-8")), encoding="utf-8")
-    save_figure(behaviour_figure(row_behaviour(demo_records())), DEMO / "rows.png")
-    sweep = pd.read_csv(DEMO / "contrast_weight_dev.csv")
-    save_figure(contrast_weight_figure(sweep), DEMO / "contrast_weight.png")
-    found = pd.read_csv(PROBES / "behaviour.csv")
-    save_figure(behaviour.figure(found), PROBES / "behaviour.png")
+    console = make_console()
+    parts = PARTS if config.parts is None else tuple(config.parts)
+    for part in parts:
+        if part not in PARTS:
+            raise UnknownNameError("part", part, PARTS)
+    root, details = Path(config.root), None if config.details is None else Path(config.details)
+    single: dict[str, Callable[[], None]] = {
+        "tables": functools.partial(renew_tables, root),
+        "figures": functools.partial(renew_figures, root),
+        "cards": functools.partial(renew_cards, root),
+        "zoo": functools.partial(renew_zoo, root, details),
+    }
+    names = experiments_of(root) if "results" in parts else []
+    with (
+        ProcessPoolExecutor(config.workers, initializer=mpl.use, initargs=("Agg",)) as pool,
+        progress_bars(console) as progress,
+    ):
+        # The largest first, so that none is left alone at the end.
+        found = {name: pool.submit(experiment, root, name, details) for name in names}
+        jobs: list[Future[Any]] = [*found.values()]
+        jobs += [pool.submit(job) for part, job in single.items() if part in parts]
+        task = progress.add_task("report", total=len(jobs) + ("results" in parts))
+        for job in as_completed(jobs):
+            job.result()
+            progress.advance(task)
+        if "results" in parts:
+            write_results(root, {name: found[name].result() for name in VIEWS if name in found})
+            progress.advance(task)
+    missing = [name for name in VIEWS if name not in names] if "results" in parts else []
+    console.print(
+        f"renewed: {', '.join(parts)} of {root / 'docs'}"
+        + (f"; no records yet of {', '.join(missing)}" if missing else "")
+        + (f"; details: {details}" if details else ""),
+        soft_wrap=True,
+    )
+
+
+def write(path: Path, text: str) -> None:
+    """Writes a page."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+
+
+# -- The ablations --------------------------------------------------------------------------------
+
+
+def experiments_of(root: Path) -> list[str]:
+    """Ablations that have records, those with the most first."""
+    paths = {name: root / "docs" / "ablations" / f"{name}{SUFFIX}" for name in VIEWS}
+    sizes = {name: path.stat().st_size for name, path in paths.items() if path.exists()}
+    return sorted(sizes, key=lambda name: -sizes[name])
+
+
+def read_experiment(root: Path, name: str) -> tuple[list[ablations.Record], dict[str, str]]:
+    """Records of an ablation, in the order of tables, and the kind of each of its models."""
+    records = ablations.read_records(root / "docs" / "ablations" / f"{name}{SUFFIX}")
+    kinds = model_kinds(names_of(records), card_kinds(root / WEIGHTS))
+    return ordered(records, kinds), kinds
+
+
+def experiment(root: Path, name: str, details: Path | None = None) -> Found:
+    """What docs/results.md says of an ablation; writes its own page where details are wanted."""
+    records, kinds = read_experiment(root, name)
+    found = Found.of(name, records, kinds)
+    if details is not None:
+        write_page(details / "ablations", name, records, found)
+    return found
+
+
+def write_results(root: Path, found: Mapping[str, Found]) -> None:
+    """docs/results.md and its figures."""
+    page = Page(found)
+    write(root / "docs" / "results.md", page.text())
+    (root / "docs" / FOLDER).mkdir(exist_ok=True)
+    for name, figure in page.figures():
+        save_figure(figure, root / "docs" / FOLDER / f"{name}.png")
+
+
+# -- The embedded models --------------------------------------------------------------------------
+
+
+def renew_cards(root: Path) -> None:
+    """The card of every stored model, from its record."""
+    for folder in record_folders(root / WEIGHTS).values():
+        write(folder / "README.md", card(json.loads((folder / RECORD).read_text())))
+
+
+def renew_zoo(root: Path, details: Path | None = None) -> None:
+    """docs/zoo: page and figures; every rate where details are wanted."""
+    folder = root / "docs" / "zoo"
+    models, runs = read_models(root / WEIGHTS), read_ladder(folder / f"ladder{SUFFIX}")
+    frame, points = models_frame(models), ladder_frame(runs)
+    reproduced = folder / "reproduced.json"  # written by experiments.zoo_check
+    again = json.loads(reproduced.read_text()) if reproduced.exists() else []
+    write(folder / "README.md", zoo_page(models, frame, runs, points, again))
+    if models:
+        for metric in ("accuracy", "leakage"):
+            save_figure(by_number_figure(frame, models, metric), folder / f"{metric}.png")
+        save_figure(abstention_figure(frame, points), folder / "abstention.png")
+    if runs:
+        save_figure(ladder_figure(points), folder / "ladder.png")
+    if details is not None:
+        write(details / "zoo" / "README.md", zoo_details(frame, runs, points))
+        frame.to_csv(details / "zoo" / "models.csv", index=False)
+        points.to_csv(details / "zoo" / "ladder.csv", index=False)
+
+
+# -- Figures of pages that other commands measure -------------------------------------------------
+
+
+def renew_figures(root: Path) -> None:
+    """Costs, probes, and the pages of composed FOCUS and of the forecast."""
+    for path, figure in figures_of(root / "docs"):
+        save_figure(figure, path)
+    composed = root / "docs" / "composed"
+    if "schemes" in experiments_of(root):
+        text, figure = equivalence.page(*read_experiment(root, "schemes"))
+        write(composed / "README.md", text)
+        save_figure(figure, composed / "equivalence.png")
+    forecast = root / "docs" / "forecast"
+    if (forecast / "judged.json").exists():
+        judged = json.loads((forecast / "judged.json").read_text(encoding="utf-8"))
+        fitted = json.loads((root / "focus" / "forecast.json").read_text(encoding="utf-8"))
+        write(forecast / "README.md", forecast_page.page(judged, fitted))
+        cells = pd.read_csv(forecast / "cells.csv")
+        save_figure(forecast_page.calibration_figure(cells, judged), forecast / "calibration.png")
+
+
+def figures_of(docs: Path) -> Iterator[tuple[Path, Figure]]:
+    """Figures that pages show of what is there, each with its file."""
+    if (docs / "bench" / "bench.json").exists():
+        measured = bench(docs)
+        figure = bench_figure(measured["rows"], measured["throughput"])
+        yield docs / "bench" / "bench.png", figure
+    for name in ("behaviour", "knockout", "patching"):
+        table = docs / "probes" / f"{name}.csv"
+        if table.exists():
+            yield table.with_suffix(".png"), probes.VIEWS[name].figure(pd.read_csv(table))
+
+
+# -- Tables between the markers of pages that are written by hand ---------------------------------
+
+
+def renew_tables(root: Path) -> None:
+    """The README and every page of docs that has markers."""
+    for page in (root / "README.md", *sorted((root / "docs").glob("*.md"))):
+        if page.exists():
+            write(page, with_tables(page.read_text(encoding="utf-8"), root))
 
 
 @functools.cache
-def demo_records() -> list[Record]:
-    """The demo's committed records."""
-    return list(read_records(RECORDS))
+def demo_table(root: Path) -> str:
+    """Of the demo's records; bootstrapping its intervals takes seconds."""
+    return paired_markdown(summarise(read_records(root / "docs" / "demo" / f"records{SUFFIX}")))
 
 
-@functools.cache
-def demo_table() -> str:
-    """Their table; bootstrapping its intervals takes most of the time of a report."""
-    return paired_markdown(summarise(demo_records()))
-
-
-@functools.cache
-def ablation_records() -> tuple[list[Record], dict[str, str]]:
-    """Records of the ablation over all worlds, and which of its models abstain."""
-    records = ablations.read_records(ABLATIONS / f"{RULES}{ablation_report.SUFFIX}")
-    names = ablation_report.names_of({RULES: records})
-    return records, ablation_report.model_kinds(WEIGHTS, names)
-
-
-def bench() -> dict[str, Any]:
+def bench(docs: Path) -> dict[str, Any]:
     """The committed record of what things cost."""
-    record: dict[str, Any] = json.loads(BENCH.read_text(encoding="utf-8"))
+    record: dict[str, Any] = json.loads((docs / "bench" / "bench.json").read_text(encoding="utf-8"))
     return record
 
 
-def with_tables(text: str) -> str:
+def with_tables(text: str, root: Path = ROOT) -> str:
     """`text` with the tables of the committed records between their markers."""
+    docs = root / "docs"
     tables: dict[str, Callable[[], str]] = {
-        "demo table": demo_table,
-        "rules table": lambda: headline_table(*ablation_records()),
-        "bench table": lambda: bench_markdown(bench()["rows"]),
-        "prefill table": lambda: prefill_markdown(bench()["prefill"]),
-        "behaviour table": lambda: behaviour_markdown(pd.read_csv(PROBES / "behaviour.csv")),
-        "chance table": lambda: chance_markdown(pd.read_csv(PROBES / "chance.csv")),
-        "knockout table": lambda: knockout_markdown(pd.read_csv(PROBES / "knockout.csv")),
-        "patching table": lambda: patching_markdown(pd.read_csv(PROBES / "patching.csv")),
+        "demo table": lambda: demo_table(root),
+        "rules table": lambda: headline_table(*read_experiment(root, RULES)),
+        "bench table": lambda: bench_markdown(bench(docs)["rows"]),
+        "prefill table": lambda: prefill_markdown(bench(docs)["prefill"]),
+        "knockout table": lambda: knockout_markdown(pd.read_csv(docs / "probes/knockout.csv")),
+        "patching table": lambda: patching_markdown(pd.read_csv(docs / "probes/patching.csv")),
+        "behaviour table": lambda: behaviour_markdown(pd.read_csv(docs / "probes/behaviour.csv")),
+        "chance table": lambda: chance_markdown(pd.read_csv(docs / "probes/chance.csv")),
     }
     for name, table in tables.items():
         start, end = f"<!-- {name} -->", f"<!-- end of {name} -->"

@@ -4,6 +4,10 @@ Prints progress with the time left, writes a checkpoint every few hundred steps,
 it when started again; started after the end it does nothing. Models whose recipes begin alike share
 the stages that they have in common. Loss and skill curves go to W&B (offline without a key), or
 nowhere with `logger=none`.
+
+    python -m experiments.train_zoo measure=all models=[internvl-abstaining]
+
+trains nothing: it asks stored models again and renews their records and cards.
 """
 
 from __future__ import annotations
@@ -12,6 +16,7 @@ from experiments.config import check_command_line
 
 check_command_line("train_zoo", __name__)  # before the seconds that the other imports take
 
+import json
 import logging
 import shlex
 import sys
@@ -25,11 +30,22 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 from tqdm import tqdm
 
+from analysis.zoo import is_current
 from experiments.config import entry_point
 from experiments.logging import Run, reporting
+from focus.errors import InvalidValueError, UnknownNameError
 from focus.models.loading import usable_device
 from focus.zoo.bank import build_bank
-from focus.zoo.card import by_category, export, is_exported, worlds_of
+from focus.zoo.card import (
+    RECORD,
+    by_category,
+    export,
+    is_exported,
+    measure,
+    record_folders,
+    worlds_of,
+    write,
+)
 from focus.zoo.skills import by_skill, skill_curves
 from focus.zoo.training import Inspect, Recipe, Report, State, train
 
@@ -38,8 +54,11 @@ log = logging.getLogger(__name__)
 
 @entry_point("train_zoo")
 def main(config: DictConfig) -> None:
-    """Trains, measures and exports one model."""
+    """Trains, measures and exports one model, or measures stored ones."""
     torch.set_num_threads(config.threads)
+    if config.measure:
+        measure_stored(config)
+        return
     name = model_name(config)
     folder = Path(config.output) / name
     recipe: Recipe = instantiate(config.zoo.recipe)
@@ -77,6 +96,42 @@ def main(config: DictConfig) -> None:
         log.info("\n%s", measured.to_string(index=False, float_format="%.3f"))
         run.table("cells", measured)
         run.records(folder)
+
+
+def measure_stored(config: DictConfig) -> None:
+    """Measures stored weights, and renews their records and cards.
+
+    Raises:
+        InvalidValueError: `measure` is neither false, true nor all.
+    """
+    if config.measure not in (True, "all"):
+        raise InvalidValueError("measure", config.measure, "false, true or 'all'")
+    folders = to_measure(Path(config.output), config.models, again=config.measure == "all")
+    for folder in tqdm(folders, desc="measuring", unit="model"):
+        record = json.loads((folder / RECORD).read_text())
+        worlds = tuple(record["recipe"]["per_truth"])
+        record["results"] = measure(folder, worlds, size=config.evaluation_size)
+        write(record, folder)
+
+
+def to_measure(weights: Path, names: Sequence[str] | None, *, again: bool) -> list[Path]:
+    """Folders of the models to measure.
+
+    Args:
+        weights: folder of all models.
+        names: of models; None for all.
+        again: also those whose record already holds answers.
+
+    Raises:
+        UnknownNameError: no stored model has this name.
+    """
+    folders = record_folders(weights)
+    chosen = list(folders) if names is None else list(names)
+    for name in chosen:
+        if name not in folders:
+            raise UnknownNameError("model", name, folders)
+    records = {name: json.loads((folders[name] / RECORD).read_text()) for name in chosen}
+    return [folders[name] for name in chosen if again or not is_current(records[name])]
 
 
 def model_name(config: DictConfig) -> str:

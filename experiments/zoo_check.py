@@ -50,7 +50,7 @@ def matches(
         weights: folder of all stored models.
         share: of the rates that must lie in their intervals, in [0, 1].
         console: to print the outcome on.
-        kept: file for the outcome, one entry a model, which `make zoo-report` reads; None for none.
+        kept: file for the outcome, one entry a model, which `make report` reads; None for none.
 
     Raises:
         UnknownNameError: no stored model has this name.

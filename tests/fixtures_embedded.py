@@ -7,7 +7,6 @@ import hashlib
 import numpy as np
 from PIL import Image
 
-from experiments.config import CONF
 from focus.benchmarks.embedded import (
     AbstractEmbedded,
     Counting,

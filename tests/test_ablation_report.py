@@ -12,15 +12,8 @@ import pytest
 import scipy.stats
 from rich.console import Console
 
-from analysis import claims, findings
-from analysis.ablation_figures import (
-    abstention_figure,
-    adaptive_figure,
-    cost_figure,
-    heat_figure,
-    lines_figure,
-    verdict_figure,
-)
+from analysis import findings
+from analysis.ablation_figures import adaptive_figure, cost_figure, heat_figure, lines_figure
 from analysis.ablation_tables import (
     adaptive_frame,
     cells_frame,
@@ -35,19 +28,17 @@ from analysis.ablations import (
     IMAGE_SCORE,
     answers_frame,
     of_kind,
-    read_records,
     unit_values,
-    write_records,
 )
 from analysis.claims import (
     CLAIMS,
+    FAILURES,
+    OTHER_NOISE,
+    ROUTED,
+    SINGLE,
     Claim,
     Test,
-    because,
     in_both_readings,
-    outcome,
-    outcome_table,
-    sentence,
 )
 from analysis.comparisons import (
     ABOVE,
@@ -61,13 +52,22 @@ from analysis.comparisons import (
     verdict,
     word,
 )
-from analysis.findings import FAILURES, MAXIMUM, ROUTED, SINGLE
 from analysis.judging import judge, rule_cells
+from analysis.kinds import KINDS as ALL_KINDS
+from analysis.kinds import card_kinds, model_kinds, names_of, ordered
+from analysis.outcomes import (
+    claim_table,
+    glance_table,
+    outcome,
+    outcome_table,
+    sentence,
+    telling_row,
+    verdict_frame,
+)
 from analysis.resampling import sign_flip, t_test
-from analysis.results import NOT_RUN, results_document
+from analysis.results import NOT_RUN, Found, Page
+from analysis.results_figures import abstention_figure, effect_figure, verdict_figure
 from analysis.statistics import paired_difference
-from analysis.verdicts import claim_outcomes, telling_row, verdict_frame, verdict_table
-from experiments import ablation_report
 from experiments.ablation_blocks import Block
 from experiments.ablation_rows import Rows
 from experiments.config import CONF, compose_config, plain
@@ -76,8 +76,7 @@ from focus.zoo.answers import CANDIDATES, VOCABULARY
 
 ROWS = asdict(Rows())
 KINDS = {"a-abstaining": "abstaining", "b-answering": "answering"}
-ALL_TESTS = [test for claim in CLAIMS for test in claim.tests]
-ALL_TESTS += [test for failure in FAILURES for test in failure.tests] + [*MAXIMUM, *ROUTED, *SINGLE]
+ALL_TESTS = [test for claim in (*CLAIMS, *FAILURES, ROUTED, SINGLE) for test in claim.tests]
 
 
 def asked(name: str, *, groups: list[int] | None = None, size: int = 20, **settings) -> dict:
@@ -315,20 +314,20 @@ def test_each_reading_has_a_verdict_of_its_own():
     spoken, ranking = in_both_readings(GAIN)
     assert spoken == GAIN
     assert ranking.label == "FOCUS minus plain, read as a ranking of the candidates"
-    words = [outcome(test, [*records, *ranked]).words for test in (spoken, ranking)]
+    words = [outcome(test, [*records, *ranked], KINDS).words for test in (spoken, ranking)]
     assert words[0] == {"a-abstaining": HOLDS, "b-answering": REVERSED}
     assert words[1] == {"a-abstaining": REVERSED, "b-answering": HOLDS}
 
 
 def test_a_claim_holds_on_one_model_and_is_reversed_on_the_other_and_says_why():
     records = gaining_and_losing()
-    found = outcome(GAIN, records)
+    found = outcome(GAIN, records, KINDS)
     assert found.words == {"a-abstaining": HOLDS, "b-answering": REVERSED}
     assert sentence(found, KINDS) == (
         "FOCUS minus plain: holds on 1 of 2 models, reversed on 1 "
         "(abstaining: 1 of 1 hold; answering: 0 of 1 hold, 1 reversed)."
     )
-    assert because(found, records) == (
+    assert found.reason == (
         'Branches that do not show the asked image say, where it is true, "unknown" in 95%, their '
         'own image\'s answer in 5%, the right answer in 0%; where it is reversed, "unknown" in '
         "10%, their own image's answer in 90%, the right answer in 0%."
@@ -340,7 +339,7 @@ def test_a_claim_holds_on_one_model_and_is_reversed_on_the_other_and_says_why():
     # Control: were the marks the other way round, so were the verdicts.
     turned = [{**r, "model": {"a-abstaining": "b-answering"}.get(r["model"], "a-abstaining")}
               if "model" in r else r for r in records]  # fmt: skip
-    assert outcome(GAIN, turned).words == {"b-answering": HOLDS, "a-abstaining": REVERSED}
+    assert outcome(GAIN, turned, KINDS).words == {"b-answering": HOLDS, "a-abstaining": REVERSED}
 
 
 def seeds(deltas: dict[int, int]) -> list[dict]:
@@ -355,10 +354,10 @@ def seeds(deltas: dict[int, int]) -> list[dict]:
 def test_settings_that_must_be_alike_must_each_be():
     test = Test("seeds", "seeds", {"rule": "sum", "seed": [1, 2]}, {"rule": "sum", "seed": 0},
                 across="seed", aim=ALIKE, every=True)  # fmt: skip
-    assert outcome(test, seeds({1: 2, 2: -2})).words == {"a-abstaining": HOLDS}
+    assert outcome(test, seeds({1: 2, 2: -2}), KINDS).words == {"a-abstaining": HOLDS}
     # Opposite differences cancel out in the mean, and still are differences.
-    assert outcome(test, seeds({1: 100, 2: -100})).words == {"a-abstaining": REVERSED}
-    assert outcome(test, seeds({1: 15, 2: 0})).words == {"a-abstaining": OPEN}
+    assert outcome(test, seeds({1: 100, 2: -100}), KINDS).words == {"a-abstaining": REVERSED}
+    assert outcome(test, seeds({1: 15, 2: 0}), KINDS).words == {"a-abstaining": OPEN}
 
 
 def test_claims_look_where_records_are():
@@ -405,7 +404,7 @@ def test_rules_are_judged_cell_by_cell_and_on_each_split():
     assert found.loc["dev", "delta_low"] > 0 > found.loc["test", "delta_high"]
     sentence_ = findings.judged_sentence(judge(records))
     assert sentence_ == "Rules that win cells and lose none: on dev gated; on test none."
-    table = findings.judged_table(judge(records))
+    table = findings.judged_table({VOCABULARY: judge(records)})
     assert "1 / 1 / 0" in table
     assert "0 / 1 / 1" in table
 
@@ -612,107 +611,71 @@ def test_labels_of_a_figure_do_not_overlap():
     plt.close(figure)
 
 
+def page_of(records: dict[str, list[dict]], kinds: dict[str, str] = KINDS) -> Page:
+    return Page({name: Found.of(name, each, kinds) for name, each in records.items()})
+
+
 def test_without_records_the_results_say_what_to_run():
-    text = results_document({}, {})
+    text = page_of({}).text()
     for test in ALL_TESTS:
         assert NOT_RUN.format(test.experiment) in text
     for claim in CLAIMS:
         assert claim.claim in text
-    assert "**holds" not in text
     assert "make ablation-rules" in text
     assert "## Beyond the paper" in text
+    assert ".png" not in text
+    assert not list(page_of({}).figures())
 
 
-def test_any_part_of_the_experiments_makes_a_document():
-    records = gaining_and_losing()
-    text = results_document({"images": records}, KINDS)
-    assert "by number of images: holds on 1 of 2 models, reversed on 1" in text
+def test_any_part_of_the_experiments_makes_a_page():
+    page = page_of({"images": gaining_and_losing()})
+    text = page.text()
     assert NOT_RUN.format("strategies") in text
-    assert "ablations/results-abstention.png" in text
-    assert "| a-abstaining" in text
-    other = results_document({"noise": [asked("q")]}, {})
-    assert "The records hold no such comparison." in other
+    assert re.search(r"\| a-abstaining +\| abstaining", text)
+    seventh = text.partition("## 7. ")[2].partition("## 8. ")[0]
+    assert re.search(
+        r"by number of images +\| 20 +\| \*\*\+0.500 \[.* \*\*-0.500 \[.* 1 / 1 / 0", seventh
+    )
+    assert re.search(r"which-image, by number of images .* not run", seventh)
+    assert '"unknown" in 95%' in seventh
+    for name, figure in page.figures():  # what is shown is drawn, and nothing else
+        assert f"(results/{name}.png)" in text
+        plt.close(figure)
+    assert {name for name, _ in page.figures()} == set(re.findall(r"results/([\w-]+)\.png", text))
+    plt.close("all")
 
 
 def test_what_goes_beyond_is_told_for_both_readings():
     records = gaining_and_losing()
     ranked = [{**record, "reading": "candidates"} for record in records if "reading" in record]
-    text = results_document({"images": [*records, *ranked]}, KINDS)
+    text = page_of({"images": [*records, *ranked]}).text()
     beyond = text.partition("## Beyond the paper")[2]
     assert "Read as generated text. Over 2 points" in beyond
     assert "Read as a ranking of the candidates. Over 2 points" in beyond
 
 
-def test_kinds_come_from_the_cards_and_else_from_the_name():
-    weights = CONF.parent / "focus" / "zoo" / "weights"
-    names = [f"{model}-{kind}" for model in ("internvl", "x") for kind in ablation_report.KINDS]
-    found = ablation_report.model_kinds(weights, names)
-    assert list(found.values()) == ["abstaining", "answering", "guessing"] * 2
-
-
-def test_a_card_weighs_more_than_a_name(monkeypatch):
-    cards = [{"name": "odd-answering", "recipe": {"stages": [{"mixture": {"abstain_multi": 0.2,
-              "abstain_single": 0}}]}}]  # fmt: skip
-    monkeypatch.setattr(ablation_report, "read_models", lambda _: cards)
-    assert ablation_report.model_kinds(CONF, ["odd-answering"]) == {"odd-answering": "abstaining"}
+def test_kinds_come_from_the_cards_and_else_from_the_name(monkeypatch):
+    cards = card_kinds(CONF.parent / "focus" / "zoo" / "weights")
+    names = [f"{model}-{kind}" for model in ("internvl", "x") for kind in ALL_KINDS]
+    assert list(model_kinds(names, cards).values()) == [*ALL_KINDS] * 2
+    # A card weighs more than a name.
+    odd = [{"name": "odd-answering", "recipe": {"stages": [{"mixture": {"abstain_multi": 0.2,
+            "abstain_single": 0}}]}}]  # fmt: skip
+    monkeypatch.setattr("analysis.kinds.read_models", lambda _: odd)
+    assert model_kinds(["odd-answering"], card_kinds(CONF)) == {"odd-answering": "abstaining"}
 
 
 def test_abstaining_models_stand_first():
     records = [{"record": "questions"}, {"model": "b"}, {"model": "c"}, {"model": "a"}]
     kinds = {"a": "answering", "b": "answering", "c": "abstaining"}
-    found = ablation_report.ordered(records, kinds)
+    found = ordered(records, kinds)
     assert [r.get("model") for r in found] == [None, "c", "a", "b"]
 
 
-def test_figures_that_the_results_show_are_drawn():
-    drawn = {f"{name}-{figure}" for name, view in VIEWS.items() for figure in view.figures}
-    assert {figure for failure in FAILURES for figure in failure.figures} <= drawn
+def test_every_experiment_has_a_view():
     experiments = {path.stem.removeprefix("ablation_")
                    for path in (CONF / "experiment").glob("ablation_*.yaml")}  # fmt: skip
     assert set(VIEWS) == experiments
-
-
-def test_the_command_writes_pages_figures_and_results(tmp_path, monkeypatch, capsys):
-    folder = tmp_path / "ablations"
-    write_records(folder / "images.jsonl.gz", gaining_and_losing())
-    pairs = [{**r, "world": "clips", "num_images": 2} for r in pairs_records()]
-    write_records(folder / "domains.jsonl.gz", pairs)
-    monkeypatch.setattr(
-        "sys.argv",
-        ["ablation_report", f"records={folder}", f"document={tmp_path}/results.md",
-         f"hydra.run.dir={tmp_path}/hydra"],
-    )  # fmt: skip
-    ablation_report.main()
-    printed = capsys.readouterr().out
-    assert f"2 of {len(VIEWS)} experiments" in printed
-    assert "not yet: strategies" in printed
-    written = {path.name for path in folder.iterdir()}
-    assert {"images.csv", "images.md", "images-number.png", "images-place.png",
-            "results-abstention.png", "domains.csv", "domains.md",
-            "domains-sum.png"} <= written  # fmt: skip
-    page = (folder / "images.md").read_text()
-    for shown in re.findall(r"\]\(([^)]+\.png)\)", page):
-        assert (folder / shown).read_bytes().startswith(b"\x89PNG")
-    assert "by number of images: holds on 1 of 2 models" in page
-    results = (tmp_path / "results.md").read_text()
-    for shown in re.findall(r"\]\(([^)]+)\)", results):
-        assert (tmp_path / shown).exists(), shown
-    cells = pd.read_csv(folder / "images.csv")
-    focus = cells[(cells["rule"] == "sum") & (cells["metric"] == "accuracy")]
-    assert sorted(focus["delta"]) == [-0.5, 0.5]
-    assert set(pd.read_csv(folder / "domains.csv")["metric"]) >= {IMAGE_SCORE}
-
-
-def test_the_committed_results_are_those_of_the_committed_records():
-    config = compose_config("ablation_report")
-    folder, document = (CONF.parent / config[name] for name in ("records", "document"))
-    records = ablation_report.read_experiments(folder)
-    if not records or not document.exists():
-        pytest.skip("no ablation has been run")
-    names = ablation_report.names_of(records)
-    kinds = ablation_report.model_kinds(CONF.parent / config.weights, names)
-    records = {name: ablation_report.ordered(each, kinds) for name, each in records.items()}
-    assert results_document(records, kinds) == document.read_text(encoding="utf-8")
 
 
 # -- At a glance ----------------------------------------------------------------------------------
@@ -723,15 +686,17 @@ def a_claim(test: Test) -> Claim:
 
 
 def test_a_glance_has_the_word_and_the_difference_of_every_model():
-    claims_ = (a_claim(GAIN), a_claim(replace(GAIN, label="not asked", experiment="noise")))
-    outcomes = claim_outcomes({"images": gaining_and_losing()}, claims_)
-    frame = verdict_frame(outcomes, KINDS)
+    claims = (a_claim(GAIN), a_claim(replace(GAIN, label="not asked", experiment="noise")))
+    found = outcome(GAIN, gaining_and_losing(), KINDS)
+    frame = verdict_frame([(1, found)], KINDS)
     assert frame[["claim", "model", "word", "delta"]].values.tolist() == [
         [1, "a-abstaining", HOLDS, 0.5], [1, "b-answering", REVERSED, -0.5],
     ]  # fmt: skip
-    table = verdict_table(outcomes, claims_).splitlines()
-    assert re.search(r"1\. Focusing helps.*1 / 1 / 0.*-0\.500 \[.*\+0\.500 \[", table[2])
-    assert re.search(r"2\. Focusing helps.*not asked.*not run", table[3])
+    table = glance_table(claims, lambda test: found if test == GAIN else None).splitlines()
+    assert re.search(
+        r"1\. Focusing helps.*depends.*20 .*\+0\.500 \[.*-0\.500 \[.*1 / 1 / 0.*1 / 1 / 0", table[2]
+    )
+    assert re.search(r"2\. Focusing helps.*not run", table[3])
 
 
 def test_a_claim_of_each_condition_shows_the_one_that_is_furthest_from_it():
@@ -742,17 +707,49 @@ def test_a_claim_of_each_condition_shows_the_one_that_is_furthest_from_it():
     for test, expected in (
         (alike, -60), (replace(alike, aim=BELOW), 50), (replace(alike, aim=ABOVE), -60),
     ):  # fmt: skip
-        found = outcome(test, records)
+        found = outcome(test, records, KINDS)
         told = telling_row(found, "a-abstaining")
         assert told["delta"] == pytest.approx(expected / 400)
         assert found.words["a-abstaining"] == word(told["delta_low"], told["delta_high"], test.aim)
-    together = telling_row(outcome(replace(alike, every=False), records), "a-abstaining")
+    together = telling_row(outcome(replace(alike, every=False), records, KINDS), "a-abstaining")
     assert together["delta"] == pytest.approx(-6 / 1200)
 
 
+def test_models_of_one_kind_are_put_together_and_a_shared_question_is_one_unit():
+    """Two abstaining models: one gains ten of twenty questions, the other none."""
+    records = gaining_and_losing()
+    same = [{**r, "model": "c-abstaining", "marks": "+" * 10 + "-" * 10}
+            for r in of_kind(records, "answers") if r["model"] == "a-abstaining"]  # fmt: skip
+    kinds = {**KINDS, "c-abstaining": "abstaining"}
+    found = outcome(GAIN, [*records, *same], kinds)
+    together = found.kinds.set_index("learned")
+    assert together.loc["abstaining", ["delta", "n", "clusters"]].tolist() == [0.25, 40, 20]
+    assert together.loc["answering", ["delta", "n", "clusters"]].tolist() == [-0.5, 20, 20]
+    (line,) = claim_table([GAIN], lambda _: found).splitlines()[2:]
+    assert re.search(r"\| 20 +\| \*\*\+0.250 \[.*\| \*\*-0.500 \[.*\| 1 / 1 / 1 +\|", line)
+
+
+def test_where_each_condition_must_hold_the_deciding_one_is_named():
+    test = Test("seeds", "seeds", {"rule": "sum", "seed": [1, 2]}, {"rule": "sum", "seed": 0},
+                across="seed", aim=ALIKE, every=True)  # fmt: skip
+    found = outcome(test, seeds({1: 2, 2: -100}), KINDS)
+    assert re.search(
+        r"\*\*-0.250 \[.*\]\*\* \(seed 2\) .* 0 / 1 / 0", claim_table([test], lambda _: found)
+    )
+
+
+def test_the_figure_of_a_claim_has_a_panel_for_each_test_and_a_colour_for_each_kind():
+    found = outcome(GAIN, gaining_and_losing(), KINDS)
+    figure = effect_figure([found, replace(found, test=replace(GAIN, label="again"))], KINDS)
+    assert [axes.get_title() for axes in figure.axes] == ["FOCUS minus plain", "again"]
+    heights = {bars.get_label(): bars[0].get_ydata()[0] for bars in figure.axes[0].containers}
+    assert heights == {"abstaining": 0.5, "answering": -0.5}
+    assert len({bars[0].get_color() for bars in figure.axes[0].containers}) == 2
+    plt.close(figure)
+
+
 def test_the_figure_of_all_claims_colours_words_and_leaves_out_what_was_not_run():
-    outcomes = claim_outcomes({"images": gaining_and_losing()}, (a_claim(GAIN),))
-    frame = verdict_frame(outcomes, KINDS)
+    frame = verdict_frame([(1, outcome(GAIN, gaining_and_losing(), KINDS))], KINDS)
     more = frame.iloc[:1].assign(claim=2, label="only one model", word=OPEN, delta=0.25)
     figure = verdict_figure(pd.concat([frame, more]))
     (image,) = figure.axes[0].images
@@ -835,13 +832,9 @@ def test_a_long_table_stays_on_a_screen():
     assert [c.header for c in table.columns][:3] == ["model", "split", "kind"]
 
 
-def test_records_are_read_by_experiment(tmp_path):
-    write_records(tmp_path / "seeds.jsonl.gz", seeds({1: 0}))
-    found = ablation_report.read_experiments(tmp_path)
-    assert list(found) == ["seeds"]
-    assert found["seeds"] == read_records(tmp_path / "seeds.jsonl.gz")
-    assert ablation_report.names_of(found) == ["a-abstaining"]
-    assert claims.OTHER_NOISE
+def test_models_are_those_that_answered():
+    assert names_of([*gaining_and_losing(), {"record": "cost", "model": "c"}]) == list(KINDS)
+    assert OTHER_NOISE
 
 
 def test_scales_are_shown_of_noise_that_has_several():

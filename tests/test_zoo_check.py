@@ -12,8 +12,8 @@ import pytest
 from commands import run
 from rich.console import Console
 
+from analysis.zoo_page import _reproduced
 from analysis.zoo_reproduction import reproduction
-from analysis.zoo_tables import _reproduced
 from experiments.zoo_check import matches
 from focus.errors import InvalidValueError, UnknownNameError
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import gzip
 import json
 import shutil
 from pathlib import Path
@@ -20,8 +22,6 @@ from analysis.zoo import (
     focus_points,
     kind_of,
     ladder_frame,
-    ladder_lines,
-    ladder_points,
     models_frame,
     overview,
     rank_correlation,
@@ -29,22 +29,17 @@ from analysis.zoo import (
     select,
     verdicts,
 )
-from analysis.zoo_tables import (
-    NONE_YET,
-    explanation,
-    focus_table,
-    ladder_prose,
-    overview_table,
-    report,
-)
-from experiments import zoo_report
+from analysis.zoo_ladder import NONE_YET, ladder_lines, ladder_points, ladder_prose
+from analysis.zoo_page import explanation, zoo_page
+from analysis.zoo_tables import details
+from experiments import report, train_zoo
 from experiments.config import CONF, compose_config
-from focus.errors import UnknownNameError
+from focus.errors import InvalidValueError, UnknownNameError
+from focus.zoo.card import record_folders
 from focus.zoo.evaluation import ALPHAS, FOCUS, PLAIN
 
 ROOT = CONF.parent
-WEIGHTS, DOCS = ROOT / "focus" / "zoo" / "weights", ROOT / "docs" / "zoo"
-LADDER = DOCS / "ladder.jsonl"
+WEIGHTS = ROOT / "focus" / "zoo" / "weights"
 
 
 def cell(kind: str, said: str, number: int = 2, decoding: str = PLAIN, **extra: Any) -> dict:
@@ -164,16 +159,22 @@ def runs() -> list[dict]:
 
 @pytest.fixture(scope="module")
 def written(models, runs, tmp_path_factory) -> Path:
-    """Folder with weights/, ladder.jsonl and the report of both in docs/."""
-    folder = tmp_path_factory.mktemp("zoo")
+    """A repository with the records of models and ladder, the page of both, and the details."""
+    root = tmp_path_factory.mktemp("zoo")
     for record in models:
-        (folder / "weights" / record["name"]).mkdir(parents=True)
-        path = folder / "weights" / record["name"] / "training.json"
-        path.write_text(json.dumps(record))
-    lines = "\n".join(json.dumps(run) for run in reversed(runs))
-    (folder / "ladder.jsonl").write_text(lines + "\n")
-    zoo_report.write_report(folder / "weights", folder / "ladder.jsonl", folder / "docs")
-    return folder
+        folder = root / report.WEIGHTS / record["name"]
+        folder.mkdir(parents=True)
+        (folder / "training.json").write_text(json.dumps(record))
+    (root / "docs" / "zoo").mkdir(parents=True)
+    with gzip.open(root / "docs" / "zoo" / "ladder.jsonl.gz", "wt") as file:
+        file.writelines(json.dumps(run) + "\n" for run in reversed(runs))
+    report.renew_zoo(root, root / "details")
+    return root
+
+
+@pytest.fixture(scope="module")
+def shown(written) -> str:
+    return (written / "docs" / "zoo" / "README.md").read_text()
 
 
 def test_rates_count_the_marks_of_each_reading():
@@ -201,8 +202,9 @@ def test_differences_are_paired_and_those_of_the_statistics():
     # Of four questions one is gained and none is lost.
     assert row["delta"] == pytest.approx(0.25)
     expected = paired_difference([m == "+" for m in focus], [m == "+" for m in plain])
-    assert (row["delta_low"], row["delta_high"]) == (expected.low, expected.high)
-    assert row["p_value"] == expected.p_value
+    ends = (row["delta_low"], row["delta_high"])  # of other random numbers, alike distributed
+    assert ends == pytest.approx((expected.low, expected.high), abs=0.03)
+    assert row["p_value"] == pytest.approx(expected.p_value)
     assert row["p_value"] == pytest.approx(scipy.stats.binomtest(10, 10).pvalue)
 
 
@@ -237,9 +239,9 @@ def test_a_pair_counts_in_each_direction_and_in_both():
     }
     row = one(rows, metric="image score", decoding=FOCUS)
     expected = paired_difference([True, True, True, False], [True, False, True, True])
-    assert [row[name] for name in DELTAS] == [
-        *(expected.delta, expected.low, expected.high, expected.p_value)
-    ]
+    assert [row[name] for name in DELTAS] == pytest.approx(
+        [expected.delta, expected.low, expected.high, expected.p_value]
+    )
 
 
 def test_directions_that_hold_different_pairs_are_refused():
@@ -280,7 +282,7 @@ def test_a_model_is_described_by_what_it_saw_and_by_its_worst_skill():
 
 
 def test_p_values_are_adjusted_within_their_family(models):
-    frame = models_frame(models, resamples=10)
+    frame = models_frame(models)
     indexed = frame[frame["p_value"].notna() & frame["kind"].isin(["indexed", "matching"])]
     other = frame[frame["p_value"].notna() & ~frame["kind"].isin(["indexed", "matching"])]
     assert (len(indexed), len(other)) == (3 * 3 * 2, 3 * 2)
@@ -296,7 +298,7 @@ def test_p_values_are_adjusted_within_their_family(models):
 
 
 def test_points_put_the_effect_beside_what_branches_say(models):
-    points = focus_points(models_frame(models, resamples=10), MODEL).set_index("model")
+    points = focus_points(models_frame(models), MODEL).set_index("model")
     assert points["off_unknown"].to_dict() == {
         "abstaining": 39 / 40, "answering": 2 / 40, "between": 20 / 40,
     }  # fmt: skip
@@ -318,7 +320,7 @@ def test_rank_correlation_is_that_of_scipy_or_says_that_there_is_none():
 
 
 def test_the_explanation_follows_the_numbers(models):
-    points = focus_points(models_frame(models, resamples=10), MODEL)
+    points = focus_points(models_frame(models), MODEL)
     first = explanation(points, pd.DataFrame())[0]
     assert "rho = +1.00" in first
     assert "n = 3" in first
@@ -327,7 +329,7 @@ def test_the_explanation_follows_the_numbers(models):
 
 
 def test_lines_of_the_ladder_hold_the_other_axis_fixed(runs):
-    points = ladder_points(ladder_frame(runs, resamples=10))
+    points = ladder_points(ladder_frame(runs))
     ((label, line),) = ladder_lines(points, "several clean images")
     assert label == "abstention: none"
     assert list(line["clean_multi"]) == [0.0, 0.0, 0.1, 0.1, 0.6, 0.6]
@@ -345,10 +347,10 @@ def test_lines_of_the_ladder_are_apart_for_each_world(runs):
         more = [{**each, "world": "digits"} for each in (*cells, *rows)]
         measured = {"cells": [*cells, *more[: len(cells)]], "rows": [*rows, *more[len(cells) :]]}
         both.append({**run, "results": measured})
-    frame = ladder_frame(both, resamples=10)
+    frame = ladder_frame(both)
     labels = [label for label, _ in ladder_lines(ladder_points(frame), "several clean images")]
     assert labels == ["scenes, abstention: none", "digits, abstention: none"]
-    text = report([], models_frame([]), both, frame)
+    text = zoo_page([], models_frame([]), both, frame)
     assert f"{len(runs)} runs of one recipe each, at 5 places" in text
     assert "Measured on scenes, digits;" in text
 
@@ -370,142 +372,57 @@ def test_prose_of_the_ladder_lists_where_all_seeds_agree():
     assert "above zero in every seed at: 0%; below zero in every seed at: 100%." in sentence
 
 
-def test_without_runs_the_report_says_so(models):
-    frame = models_frame(models, resamples=10)
-    text = report(models, frame, [], ladder_frame([]))
+def test_without_runs_the_page_says_so(models):
+    text = zoo_page(models, models_frame(models), [], ladder_frame([]))
     assert text.endswith(f"## The ladder\n\n{NONE_YET}\n")
     assert "ladder.png" not in text
 
 
-def test_without_models_there_is_a_report_all_the_same(tmp_path):
-    zoo_report.write_report(tmp_path / "none", tmp_path / "none.jsonl", tmp_path / "docs")
-    text = (tmp_path / "docs" / "README.md").read_text()
+def test_without_models_there_is_a_page_all_the_same(tmp_path):
+    report.renew_zoo(tmp_path, tmp_path / "details")
+    text = (tmp_path / "docs" / "zoo" / "README.md").read_text()
     assert text.startswith("# The embedded models")
     assert NONE_YET in text
 
 
-def test_the_report_is_written_with_its_figures(written):
-    text = (written / "docs" / "README.md").read_text()
-    assert text.startswith("# The embedded models\n")
-    shown = {part.split(")")[0] for part in text.split("](") if ".png)" in part}
-    assert shown == {"accuracy.png", "leakage.png", "abstention.png", "ladder.png"}
-    for name in shown:
-        assert (written / "docs" / name).read_bytes().startswith(b"\x89PNG")
-        assert (written / "docs" / name).stat().st_size > 10_000
+def test_the_page_is_written_with_its_figures(written, shown):
+    assert shown.startswith("# The embedded models\n")
+    names = {part.split(")")[0] for part in shown.split("](") if ".png)" in part}
+    assert names == {"accuracy.png", "leakage.png", "abstention.png", "ladder.png"}
+    for name in names:
+        assert (written / "docs" / "zoo" / name).read_bytes().startswith(b"\x89PNG")
+    every = (written / "details" / "zoo" / "README.md").read_text()
     for row in ("| abstaining |", "| answering |", "| between |"):
-        assert text.count(row) >= 9  # a line in every table of models
-    assert "nan" not in text
+        assert shown.count(row) == 2
+        assert every.count(row) >= 9  # a line in every table of models
+    assert "nan" not in shown + every
 
 
-def test_the_report_states_the_numbers_of_the_records(written, models):
-    text = (written / "docs" / "README.md").read_text()
+def test_page_and_details_state_the_numbers_of_the_records(written, shown, models):
+    every = (written / "details" / "zoo" / "README.md").read_text()
     right = models[0]["results"]["cells"][1]["said"].count("+")
     low, high = wilson_interval(right, 40)
-    assert f"{right / 40:.3f} [{low:.3f}, {high:.3f}]" in text
-    frame = zoo_report.read_frame(written / "docs" / "models.csv")
+    assert f"{right / 40:.3f} [{low:.3f}, {high:.3f}]" in every
+    frame = pd.read_csv(written / "details" / "zoo" / "models.csv")
     labels = {"model": "answering", "kind": "indexed", "num_images": 2, "decoding": FOCUS}
     (row,) = select(frame, metric="accuracy", reading="said", **labels).itertuples()
-    assert f"{row.delta:+.3f} [{row.delta_low:+.3f}, {row.delta_high:+.3f}]" in text
-
-
-def test_the_terminal_shows_the_same_numbers_losses_first(written, models):
-    frame = zoo_report.read_frame(written / "docs" / "models.csv")
-    text = (written / "docs" / "README.md").read_text()
-    for table in (overview_table(models), focus_table(frame)):
-        assert len(table.rows) == len(models)
-        for column in table.columns:
-            assert all(str(cell) in text for cell in column.cells)
-    differences = [float(str(cell).split()[0]) for cell in focus_table(frame).columns[3].cells]
-    assert differences == sorted(differences)
-    assert differences[0] < 0 < differences[-1]
-
-
-def assert_in_step(weights: Path, ladder: Path, docs: Path, *, resamples: int) -> None:
-    """The document is that of its tables, and the tables are those of the records.
-
-    Ends of the intervals of differences take long; they are compared for all rows if `resamples`
-    is that of the command, else for a few.
-    """
-    text = (docs / "README.md").read_text(encoding="utf-8")
-    assert zoo_report.document(weights, ladder, docs) == text
-    models, runs = read_models(weights), zoo_report.read_ladder(ladder)
-    for name, function, records in (
-        ("models.csv", models_frame, models),
-        ("ladder.csv", ladder_frame, runs),
-    ):
-        found = zoo_report.read_frame(docs / name)
-        expected = function(records, resamples=resamples)
-        bootstrapped = [] if resamples == 10_000 else ["delta_low", "delta_high"]
-        pd.testing.assert_frame_equal(
-            found.drop(columns=bootstrapped),
-            expected.drop(columns=bootstrapped),
-            check_dtype=False,
-            rtol=1e-4,  # another processor may round the last digit otherwise
-            atol=2e-6,
-        )
-        for record in records[:: max(1, len(records) // 3)] if bootstrapped else ():
-            cells = [c for c in record["results"]["cells"] if c["num_images"] == 2]
-            part = [c for c in cells if c["kind"] == "indexed" and c["world"] == cells[0]["world"]]
-            again = function([{**record, "results": {"cells": part, "rows": []}}])
-            keys = [*again.columns[: list(again.columns).index("value")]]
-            both = again.merge(found, on=keys, suffixes=("", "_found"))
-            assert len(both) == len(again) > 0
-            for end in ("delta_low", "delta_high"):
-                np.testing.assert_allclose(both[end], both[f"{end}_found"], atol=2e-6)
-
-
-def test_a_written_report_is_in_step_with_its_records(written):
-    paths = (written / "weights", written / "ladder.jsonl", written / "docs")
-    assert_in_step(*paths, resamples=2)
-
-
-@pytest.mark.parametrize(
-    ("name", "column"),
-    [("README.md", ""), ("models.csv", "value"), ("models.csv", "delta_low"),
-     ("models.csv", "p_holm"), ("ladder.csv", "delta")],
-)  # fmt: skip
-def test_an_edited_number_is_noticed(written, tmp_path, name, column):
-    docs = tmp_path / "docs"
-    shutil.copytree(written / "docs", docs)
-    if column:
-        table = zoo_report.read_frame(docs / name)
-        labels = {"kind": "indexed", "num_images": 2, "decoding": FOCUS, "reading": "said"}
-        chosen = select(table, metric="accuracy", **labels).index[0]
-        table.loc[chosen, column] += 0.002
-        table.to_csv(docs / name, index=False)
-        # Even where the document was renewed from the edited table:
-        text = zoo_report.document(written / "weights", written / "ladder.jsonl", docs)
-        (docs / "README.md").write_text(text)
-    else:
-        text = (docs / name).read_text()
-        place = text.index("0.", text.index("## Several images"))
-        (docs / name).write_text(f"{text[:place]}1{text[place + 1 :]}")
-    with pytest.raises(AssertionError):
-        assert_in_step(written / "weights", written / "ladder.jsonl", docs, resamples=2)
-
-
-def committed() -> bool:
-    return bool(read_models(WEIGHTS) or zoo_report.read_ladder(LADDER))
-
-
-def test_the_committed_report_is_in_step_with_the_stored_models():
-    if not committed():
-        pytest.skip("no stored model or run has been measured in the present form")
-    assert_in_step(WEIGHTS, LADDER, DOCS, resamples=2)
-    for name in ("accuracy.png", "leakage.png", "abstention.png", "ladder.png"):
-        assert (name in (DOCS / "README.md").read_text()) == (DOCS / name).exists()
-
-
-@pytest.mark.slow
-def test_every_interval_of_the_committed_report_is_that_of_the_records():
-    if not committed():
-        pytest.skip("no stored model or run has been measured in the present form")
-    assert_in_step(WEIGHTS, LADDER, DOCS, resamples=10_000)
+    told = f"{row.delta:+.3f} [{row.delta_low:+.3f}, {row.delta_high:+.3f}]"
+    assert told in shown
+    assert told in every
+    # Another answer in the records is another number on the page.
+    other = copy.deepcopy(models)
+    cells = other[1]["results"]["cells"]
+    asked = ("indexed", 2, FOCUS)
+    (cell_,) = [c for c in cells if (c["kind"], c["num_images"], c["decoding"]) == asked]
+    cell_["said"] = cell_["said"].translate(str.maketrans("+x", "x+"))
+    changed = zoo_page(other, models_frame(other), [], ladder_frame([]))
+    assert shown.partition("## The ladder")[0] != changed.partition("## The ladder")[0]
+    assert details(models_frame(other), [], ladder_frame([])) != every
 
 
 def test_only_what_is_asked_for_is_measured_again(written, tmp_path, monkeypatch):
     weights = tmp_path / "weights"
-    shutil.copytree(written / "weights", weights)
+    shutil.copytree(written / report.WEIGHTS, weights)
     old = model("old", {"single image, name": {"accuracy": 1.0}})
     (weights / "old").mkdir()
     (weights / "old" / "training.json").write_text(json.dumps(old))
@@ -514,7 +431,7 @@ def test_only_what_is_asked_for_is_measured_again(written, tmp_path, monkeypatch
     ]  # fmt: skip
 
     def names(**settings: Any) -> list[str]:
-        return [path.name for path in zoo_report.to_measure(weights, **settings)]
+        return [path.name for path in train_zoo.to_measure(weights, **settings)]
 
     assert names(names=None, again=False) == ["old"]
     assert names(names=["between"], again=False) == []
@@ -529,15 +446,15 @@ def test_only_what_is_asked_for_is_measured_again(written, tmp_path, monkeypatch
         assert (folder.name, worlds, size) == ("old", ("scenes",), 20)
         return measured
 
-    monkeypatch.setattr(zoo_report, "measure", measure)
+    monkeypatch.setattr(train_zoo, "measure", measure)
     kept = {}
-    monkeypatch.setattr(zoo_report, "write", lambda record, folder: kept.update(record))
-    zoo_report.measure_again(weights / "old", size=20)
+    monkeypatch.setattr(train_zoo, "write", lambda record, folder: kept.update(record))
+    settings = [f"output={weights}", "evaluation_size=20"]
+    train_zoo.measure_stored(compose_config("train_zoo", [*settings, "measure=true"]))
     assert kept == {**old, "results": measured}
+    with pytest.raises(InvalidValueError, match="measure"):
+        train_zoo.measure_stored(compose_config("train_zoo", [*settings, "measure=some"]))
 
 
-def test_the_configuration_names_the_folders_of_the_repository():
-    config = compose_config("zoo_report")
-    assert (ROOT / config.weights, ROOT / config.output) == (WEIGHTS, DOCS)
-    assert ROOT / config.ladder == LADDER
-    assert (config.measure, config.models) == (False, None)
+def test_stored_models_have_been_measured_in_the_present_form():
+    assert [record["name"] for record in read_models(WEIGHTS)] == sorted(record_folders(WEIGHTS))

@@ -97,8 +97,9 @@ def headline(found: pd.DataFrame) -> pd.DataFrame:
 
 
 def figure(found: pd.DataFrame) -> Figure:
-    """The published figure, in the published orders: densities of the three probabilities, alone (dotted) and among other
-    images (solid); one panel for plain decoding and one for the first strategy, models down."""
+    """The published figure, in the published orders: densities of the three probabilities, alone
+    (dotted) and among other images (solid); one panel for plain decoding and one for the first
+    strategy, models down."""
     sns.set_theme(style="ticks", context="paper", font_scale=0.8)
     found = found[found["orders"] == PUBLISHED]
     strategies = [c for c in found["condition"].unique() if c not in CONDITIONS]

@@ -10,7 +10,7 @@ images themselves have seen: clean images, only clean ones (flow ``kept``) or no
     l*     = sum_{k in T} (l'_k - alpha * l'_ref)
 
 NOT the published method, and not equivalent to it on every model and task: the ablation of schemes
-(docs/ablations/schemes.md) says where the two part.
+(docs/composed/README.md) says where the two part.
 
 Cost: the images of plain decoding, |T| + 1 rows of text; 2N image encodings, N with sharing scope
 ``run`` (after the first sample), whose noise is run once per layout too. Questions about the same

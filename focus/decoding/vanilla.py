@@ -26,7 +26,7 @@ class Vanilla(AbstractPassDecoding):
             other families know no difference.
         flow: ``kept`` is ordinary decoding; ``isolated``, images see neither each other nor text
             but that before all of them, and are run once for all questions about them (ours, see
-            `focus.composed`): other answers, which docs/ablations/schemes.md compares.
+            `focus.composed`): other answers, which docs/composed/README.md compares.
 
     Raises:
         InvalidValueError: there is no such flow, or it is isolated and images are flat.

@@ -1,0 +1,117 @@
+"""`make report` writes every table, page and figure, and on what is committed changes nothing."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from PIL import Image
+from test_ablation_report import gaining_and_losing, pairs_records
+from test_benchmarks_end_to_end import call
+
+from analysis.ablation_views import VIEWS
+from analysis.ablations import IMAGE_SCORE, write_records
+from experiments import report
+
+ROOT = report.ROOT
+DOCS = ROOT / "docs"
+PAGES = [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
+
+
+def test_the_command_writes_results_details_and_figures(tmp_path, capsys):
+    """Two small experiments; the other twelve were not run."""
+    records, details = tmp_path / "docs" / "ablations", tmp_path / "details"
+    write_records(records / "images.jsonl.gz", gaining_and_losing())
+    pairs = [{**r, "world": "clips", "num_images": 2} for r in pairs_records()]
+    write_records(records / "domains.jsonl.gz", pairs)
+    settings = (f"root={tmp_path}", f"details={details}", "workers=1", "parts=[tables,results]")
+    call(report.main, *settings, folder=tmp_path)
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "no records yet of strategies, benchmarks, noise" in printed
+    results = (tmp_path / "docs" / "results.md").read_text()
+    for target in re.findall(r"\]\(([^)]+)\)", results):
+        assert (tmp_path / "docs" / target).read_bytes().startswith(b"\x89PNG")
+    page = (details / "ablations" / "images.md").read_text()
+    assert "by number of images: holds on 1 of 2 models" in page
+    for target in re.findall(r"\]\(([^)]+\.png)\)", page):
+        assert (details / "ablations" / target).exists()
+    cells = pd.read_csv(details / "ablations" / "images.csv")
+    focus = cells[(cells["rule"] == "sum") & (cells["metric"] == "accuracy")]
+    assert sorted(focus["delta"]) == [-0.5, 0.5]
+    assert set(pd.read_csv(details / "ablations" / "domains.csv")["metric"]) >= {IMAGE_SCORE}
+    assert sorted(p.name for p in records.iterdir()) == ["domains.jsonl.gz", "images.jsonl.gz"]
+    with pytest.raises(SystemExit):
+        call(report.main, "parts=[result]", folder=tmp_path)
+    assert "did you mean 'results'" in capsys.readouterr().err
+
+
+def test_the_results_fit_a_screen_or_five_and_cover_every_experiment():
+    assert len((DOCS / "results.md").read_text(encoding="utf-8").splitlines()) <= 300
+    assert set(report.experiments_of(ROOT)) == set(VIEWS)
+
+
+def test_docs_hold_what_pages_show_and_no_more():
+    """Figures that no page shows, and more than ten megabytes, are for `results`."""
+    files = [path for path in DOCS.rglob("*") if path.is_file()]
+    assert sum(path.stat().st_size for path in files) <= 10e6
+    shown = set()
+    for page in PAGES:
+        for target in re.findall(r"[(\"]([^()\"\s]+\.png)[)\"]", page.read_text(encoding="utf-8")):
+            shown |= {(base / target).resolve() for base in (page.parent, ROOT)}
+    assert {path for path in files if path.suffix == ".png"} <= shown
+    # A figure is as wide as a page shows it, and indexed.
+    for path in files:
+        if path.suffix == ".png" and path.stem not in ("first", "second"):
+            with Image.open(path) as image:
+                assert image.mode == "P", path
+                assert image.width <= 1300, path
+
+
+def test_renewing_an_experiment_adds_less_than_a_megabyte():
+    """Its records, and the figures that change with them: at most all of docs/results.md."""
+    records = max(path.stat().st_size for path in (DOCS / "ablations").iterdir())
+    assert records <= 0.95e6
+    assert sum(p.stat().st_size for p in (DOCS / report.FOLDER).iterdir()) <= 1e6
+
+
+def test_the_page_of_the_models_and_their_cards_are_those_of_their_records(tmp_path):
+    """Numbers and words of the whole page; figures are compared where everything is renewed."""
+    copy = copied(tmp_path)
+    report.renew_zoo(copy)
+    report.renew_cards(copy)
+    assert_equal(copy, [Path("docs/zoo/README.md"), *cards()])
+
+
+@pytest.mark.slow
+def test_everything_that_is_committed_is_what_the_command_writes(tmp_path):
+    copy = copied(tmp_path)
+    call(report.main, f"root={copy}", "details=null", folder=tmp_path)
+    files = [
+        path.relative_to(ROOT) for path in (*DOCS.rglob("*"), ROOT / "README.md") if path.is_file()
+    ]
+    assert_equal(copy, [*files, *cards()])
+    assert {p.relative_to(copy) for p in (copy / "docs").rglob("*") if p.is_file()} <= {*files}
+
+
+def cards() -> list[Path]:
+    return [path.relative_to(ROOT) for path in (ROOT / report.WEIGHTS).glob("*/README.md")]
+
+
+def copied(folder: Path) -> Path:
+    """The repository without its code and weights, in a folder."""
+    copy = folder / "copy"
+    shutil.copytree(DOCS, copy / "docs")
+    shutil.copy(ROOT / "README.md", copy)
+    (copy / "focus").mkdir()
+    shutil.copy(ROOT / "focus" / "forecast.json", copy / "focus")
+    ignored = shutil.ignore_patterns("*.safetensors", "tokenizer*", "*config*")
+    shutil.copytree(ROOT / report.WEIGHTS, copy / report.WEIGHTS, ignore=ignored)
+    return copy
+
+
+def assert_equal(copy: Path, names: list[Path]) -> None:
+    changed = [name for name in names if (copy / name).read_bytes() != (ROOT / name).read_bytes()]
+    assert not changed
