@@ -139,7 +139,7 @@ def _labelled(column: str, label: str, numbers: Sequence[int] = (), **only: Any)
         frame = label_frame(records, column)
         for name, value in only.items():
             frame = frame[frame[name].isin(value)]
-        if numbers:
+        if numbers and len(frame):
             frame = frame[frame["num_images"].isin(numbers)]
         if frame.empty:
             return None

@@ -111,8 +111,8 @@ def number_sentence(
 ) -> list[str]:
     """How each of `SHOWN` fares on indexed questions, from the fewest to the most images."""
     frame = _shown([r for r in records if r.get("world") != "clips"], ["indexed"], reading)
-    sentences = []
-    for kind in sorted(set(kinds.values())):
+    sentences: list[str] = []
+    for kind in sorted(set(kinds.values())) if len(frame) else ():
         part = frame[frame["model"].map(kinds) == kind]
         if part["num_images"].nunique() < 2:
             continue

@@ -12,7 +12,7 @@ from experiments.ablation_models import Model
 from experiments.ablation_questions import AnyQuestions
 from experiments.ablation_rows import Rows
 from focus.decoding import AbstractDecoding, GenerationSettings, Vanilla
-from focus.errors import PromptError
+from focus.errors import InvalidValueError, PromptError
 
 #: The embedded models answer in one token.
 ANSWER = GenerationSettings(max_new_tokens=1)
@@ -50,7 +50,7 @@ def cost_records(
         asked = requests if label == "single_image" else with_units
         try:
             decoding.decode(model.vlm, asked[0], ANSWER)
-        except PromptError:  # it cannot act here; its answers carry a note that says why
+        except (PromptError, InvalidValueError):  # it cannot act here, as its answers' note says
             del decodings[label], found[label]
     for _ in range(repeats):
         for plain, units in zip(requests, with_units, strict=True):

@@ -18,10 +18,12 @@ from experiments.ablation_cells import LogitStore
 from experiments.ablation_models import Columns, Model
 from experiments.ablation_questions import questions_of
 from experiments.ablation_rows import Rows
-from experiments.config import compose_config, plain
+from experiments.config import CONF, compose_config, plain
 from focus.errors import InvalidValueError, UnknownNameError
 
 datasets.disable_progress_bars()
+
+EXPERIMENTS = sorted(path.stem for path in (CONF / "experiment").glob("ablation_*.yaml"))
 
 
 @pytest.fixture(scope="module")
@@ -126,6 +128,16 @@ def test_a_named_model_and_benchmark_get_tables_and_figures(data, tmp_path, caps
     ablated(folder, "experiment=ablation_noise", "model=tiny_internvl", "benchmark=winoground",
             f"benchmark.path={data}/winoground", "size=4")  # fmt: skip
     assert " 0 passes computed" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_every_experiment_has_a_page_on_any_benchmark(data, tmp_path, experiment):
+    """Whatever its views and claims are about: kinds, numbers of images, worlds, named images."""
+    asked = ("model=tiny_internvl", "benchmark=muirbench", f"benchmark.path={data}/muirbench")
+    ablated(tmp_path, f"experiment={experiment}", "size=3", "dev_size=2", "alphas=[0.3]", *asked)
+    name = experiment.removeprefix("ablation_")
+    page = (tmp_path / "muirbench-tiny_internvl" / f"{name}.md").read_text()
+    assert "### muirbench: accuracy" in page
 
 
 def test_schemes_run_on_any_model_and_rows_that_cannot_leave_a_note(data, tmp_path):
