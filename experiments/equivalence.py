@@ -28,11 +28,11 @@ from omegaconf import DictConfig, OmegaConf
 
 from analysis.equivalence import cells, equivalence_figure, page
 from analysis.figures import save_figure
+from experiments.cell_reports import first_examples
 from experiments.config import CONF, build, check_positive, entry_point, plain
 from experiments.demo import model_configs
 from experiments.evaluation import make_console, progress_bars, request_of, row_records, set_threads
 from experiments.logging import Run, reported, samples
-from experiments.reports import first_examples
 from experiments.tuning import to_dev
 from focus.benchmarks import AbstractBenchmark, Example
 from focus.decoding import AbstractDecoding, Decoded, GenerationSettings
