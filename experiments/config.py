@@ -10,6 +10,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from fnmatch import fnmatchcase
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -145,7 +146,11 @@ def check_command_line(config_name: str, module: str) -> None:
         return
     arguments = sys.argv[1:]
     name = Path(sys.argv[0]).stem
-    problem = explain_experiment(name, arguments) or explain_overrides(config_name, arguments)
+    problem = (
+        explain_experiment(name, arguments)
+        or explain_launcher(arguments)
+        or explain_overrides(config_name, arguments)
+    )
     if problem:
         _fail(problem)
     if any(argument in HYDRA_ANSWERS for argument in arguments):
@@ -181,6 +186,21 @@ def explain_experiment(command: str, arguments: Sequence[str]) -> str | None:
                     f"experiment={option} is not one of experiments.{command}; run it with "
                     f"python -m experiments.{written[1]} experiment={option}"
                 )
+    return None
+
+
+def explain_launcher(arguments: Sequence[str]) -> str | None:
+    """What is missing for a launcher of conf/hydra/launcher; None where nothing is."""
+    packages = {"processes": "hydra-joblib-launcher", "slurm": "hydra-submitit-launcher"}
+    for argument in arguments:
+        package = packages.get(argument.removeprefix("hydra/launcher="))
+        try:
+            metadata.version(package or "hydra-core")
+        except metadata.PackageNotFoundError:
+            return (
+                f"MissingExtraError: {argument} needs {package}; install it with "
+                "pip install -e '.[launchers]' in the checkout"
+            )
     return None
 
 

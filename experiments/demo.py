@@ -27,6 +27,7 @@ from transformers.utils.logging import disable_progress_bar
 from analysis.figures import BranchView, Row, branch_figure, save_figure
 from analysis.leakage import KINDS, kind_of_word
 from analysis.tables import BASELINE, PAIRED_NOTE, paired_table
+from experiments.cell_reports import report_cells
 from experiments.config import CONF, build, entry_point, plain
 from experiments.evaluation import (
     Cell,
@@ -38,7 +39,6 @@ from experiments.evaluation import (
     write_summary,
 )
 from experiments.logging import Run, reported
-from experiments.reports import report_cells
 from focus.benchmarks import AbstractBenchmark, Example
 from focus.decoding import Focus, GenerationSettings, Vanilla
 from focus.decoding.shown import render

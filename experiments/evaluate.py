@@ -24,6 +24,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from analysis.figures import accuracy_figure, save_figure
 from analysis.tables import BASELINE, length_note, power_note, summary_table
+from experiments.cell_reports import report_cells
 from experiments.config import CONF, build, build_settings, entry_point, plain
 from experiments.evaluation import (
     Cell,
@@ -35,7 +36,6 @@ from experiments.evaluation import (
     write_summary,
 )
 from experiments.logging import Run, reported
-from experiments.reports import report_cells
 from experiments.tuning import Choice, choice_path, note, read_choice, to_dev
 from focus.benchmarks import AbstractBenchmark
 from focus.decoding import AbstractDecoding

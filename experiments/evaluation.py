@@ -21,7 +21,6 @@ from rich.progress import (
     ProgressColumn,
     SpinnerColumn,
     Task,
-    TaskID,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
@@ -31,7 +30,7 @@ from torch import Tensor
 
 from analysis.breakdown import breakdown
 from analysis.tables import summarise
-from experiments.logging import Run
+from experiments.logging import ReportedProgress, Run
 from focus.benchmarks import AbstractBenchmark, Example
 from focus.decoding import AbstractDecoding, Decoded, GenerationSettings, Request
 from focus.decoding.base import REQUEST_ERRORS
@@ -367,23 +366,6 @@ class RateColumn(ProgressColumn):
         return Text("" if speed is None else f"{speed:.1f}/s")
 
 
-class ReportedProgress(Progress):
-    """Bars whose progress and throughput are also reported to a run, every few seconds."""
-
-    def __init__(self, *columns: ProgressColumn, run: Run, seconds: float = 5.0, **kwargs: Any):
-        super().__init__(*columns, **kwargs)
-        self._run, self._seconds, self._told = run, seconds, -math.inf
-
-    def advance(self, task_id: TaskID, advance: float = 1) -> None:
-        super().advance(task_id, advance)
-        task, now = self._tasks[task_id], self.get_time()
-        if task.finished or now - self._told >= self._seconds:
-            self._told = now
-            speed = task.speed or task.completed / max(task.elapsed or 0.0, 1e-3)
-            name = task.description
-            self._run.numbers({f"done/{name}": task.completed, f"per second/{name}": speed})
-
-
 @contextmanager
 def progress_bars(console: Console, run: Run | None = None) -> Iterator[Progress]:
     """One bar per cell, with rate and remaining time; reported to a run as well."""
@@ -397,10 +379,8 @@ def progress_bars(console: Console, run: Run | None = None) -> Iterator[Progress
         TextColumn("left"),
         TimeRemainingColumn(),
     )
-    with ReportedProgress(
-        *columns, run=run or Run(), console=console, refresh_per_second=4
-    ) as progress:
-        yield progress
+    with ReportedProgress(run or Run(), *columns, console=console, refresh_per_second=4) as bars:
+        yield bars
 
 
 def make_console() -> Console:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import inspect
 import json
+import math
 import os
 import re
 import warnings
@@ -26,6 +27,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from PIL import Image
+from rich.progress import Progress, ProgressColumn, TaskID
 
 from experiments.config import build
 from focus.benchmarks import Example
@@ -278,6 +280,23 @@ def reported(task: Callable[[DictConfig, Run], None]) -> Callable[[DictConfig], 
             task(config, run)
 
     return command
+
+
+class ReportedProgress(Progress):
+    """Bars whose progress and throughput are also reported to a run, every few seconds."""
+
+    def __init__(self, run: Run, *columns: ProgressColumn, seconds: float = 5.0, **kwargs: Any):
+        super().__init__(*columns, **kwargs)
+        self._run, self._seconds, self._told = run, seconds, -math.inf
+
+    def advance(self, task_id: TaskID, advance: float = 1) -> None:
+        super().advance(task_id, advance)
+        task, now = self._tasks[task_id], self.get_time()
+        if task.finished or now - self._told >= self._seconds:
+            self._told = now
+            name, mean = task.description, task.completed / max(task.elapsed or 0.0, 1e-3)
+            told = {f"done/{name}": task.completed, f"per second/{name}": task.speed or mean}
+            self._run.numbers(told)
 
 
 def samples(

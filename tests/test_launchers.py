@@ -6,11 +6,14 @@ Two shards of one run are its jobs: what they merge must be what one process wou
 from __future__ import annotations
 
 import re
+from importlib import metadata
 from pathlib import Path
 
 import pytest
 from commands import run
 from test_interruption import records_of, without_times
+
+from experiments.config import explain_launcher
 
 SETTINGS = ("model=tiny_internvl", "settings.max_new_tokens=1", "limit=4", "threads=1")
 #: A cluster that runs the tasks of an array at once, on this machine.
@@ -53,6 +56,20 @@ def cluster(tmp_path, monkeypatch) -> None:
         (folder / name).write_text(f"#!/bin/sh\n{script}\n")
         (folder / name).chmod(0o755)
     monkeypatch.setenv("PATH", str(folder), prepend=":")
+
+
+def test_a_launcher_that_is_not_installed_names_its_extra(monkeypatch):
+    arguments = ["--multirun", "hydra/launcher=slurm", "seed=0,1"]
+    assert explain_launcher(arguments) is None
+
+    def installed(name: str) -> str:
+        if name == "hydra-core":
+            return "1.3"
+        raise metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(metadata, "version", installed)
+    assert "[launchers]" in str(explain_launcher(arguments))
+    assert explain_launcher(["hydra/launcher=basic"]) is None
 
 
 def swept(folder: Path, launcher: str, *settings: str) -> tuple[bytes, str]:
