@@ -25,6 +25,7 @@ from analysis.probes.pages import (
     behaviour_markdown,
     chance_markdown,
     knockout_markdown,
+    mvh_markdown,
     patching_markdown,
 )
 from analysis.tables import bench_markdown, paired_markdown, prefill_markdown, summarise
@@ -36,7 +37,10 @@ DEMO = ROOT / "docs" / "demo"
 RECORDS = DEMO / "records.jsonl.gz"
 PAGES = (
     ROOT / "README.md",
-    *(ROOT / "docs" / name for name in ("ablations.md", "costs.md", "mechanism.md")),
+    *(
+        ROOT / "docs" / name
+        for name in ("ablations.md", "benchmarks.md", "costs.md", "mechanism.md")
+    ),
 )
 PROBES = ROOT / "docs" / "probes"
 BENCH = ROOT / "docs" / "bench" / "bench.json"
@@ -91,7 +95,10 @@ def with_tables(text: str) -> str:
         "bench table": lambda: bench_markdown(bench()["rows"]),
         "prefill table": lambda: prefill_markdown(bench()["prefill"]),
         "behaviour table": lambda: behaviour_markdown(pd.read_csv(PROBES / "behaviour.csv")),
-        "chance table": lambda: chance_markdown(pd.read_csv(PROBES / "chance.csv")),
+        "chance table": lambda: chance_markdown(
+            pd.read_csv(PROBES / "chance.csv"), pd.read_csv(PROBES / "chance-4.csv")
+        ),
+        "mvh table": lambda: mvh_markdown(pd.read_csv(PROBES / "mvh.csv")),
         "knockout table": lambda: knockout_markdown(pd.read_csv(PROBES / "knockout.csv")),
         "patching table": lambda: patching_markdown(pd.read_csv(PROBES / "patching.csv")),
     }
