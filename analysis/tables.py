@@ -245,13 +245,10 @@ OPTIONAL = {
     "group score": "group score",
     "image choice score": "image choice score",
     "swap consistency": "swap consistency",
-    "mc": "mc accuracy",
     "mc pairs": "mc pair accuracy",
-    "yes/no": "binary accuracy",
     "yes/no pairs": "binary pair accuracy",
     "yes/no quads": "binary quad accuracy",
     "adversarial errors": "adversarial error rate",
-    "yes errors": "yes error rate",
 }
 
 

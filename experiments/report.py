@@ -35,6 +35,7 @@ from analysis.probes.pages import (
     behaviour_markdown,
     chance_markdown,
     knockout_markdown,
+    mvh_markdown,
     patching_markdown,
 )
 from analysis.results import FOLDER, Found, Page
@@ -234,7 +235,10 @@ def with_tables(text: str, root: Path = ROOT) -> str:
         "knockout table": lambda: knockout_markdown(pd.read_csv(docs / "probes/knockout.csv")),
         "patching table": lambda: patching_markdown(pd.read_csv(docs / "probes/patching.csv")),
         "behaviour table": lambda: behaviour_markdown(pd.read_csv(docs / "probes/behaviour.csv")),
-        "chance table": lambda: chance_markdown(pd.read_csv(docs / "probes/chance.csv")),
+        "chance table": lambda: chance_markdown(
+            pd.read_csv(docs / "probes/chance.csv"), pd.read_csv(docs / "probes/chance-4.csv")
+        ),
+        "mvh table": lambda: mvh_markdown(pd.read_csv(docs / "probes/mvh.csv")),
     }
     for name, table in tables.items():
         start, end = f"<!-- {name} -->", f"<!-- end of {name} -->"

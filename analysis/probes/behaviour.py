@@ -115,12 +115,14 @@ def figure(found: pd.DataFrame) -> Figure:
                 for _, one in own.iterrows():
                     _density(axes, one, line, fill=shown == condition)
             axes.axvline(1 / 3, color="0.6", lw=0.6, ls="--", zorder=0)
-            axes.set(xlim=(0, 1), xlabel="", ylabel="", yticks=[])
+            # Peaks at the ends would flatten everything else.
+            axes.set_yscale("function", functions=(np.sqrt, np.square))
+            axes.set(xlim=(0, 1), ylim=(0, None), xlabel="", ylabel="", yticks=[])
             axes.set_xticks([0, 0.5, 1], ["0", ".5", "1"])
         row[0].set_ylabel(model.replace("-", "\n", 1), fontsize=7)
     for axes, condition in zip(grid[0], across, strict=True):
         axes.set_title("plain decoding" if condition == MULTI else condition, fontsize=8)
-    figure.supxlabel("probability of an option", fontsize=8)
+    figure.supxlabel("probability of an option (density, square-root scale)", fontsize=8)
     handles = [Line2D([], [], color=COLOURS[o], lw=2, label=NAMES[o]) for o in OPTIONS]
     handles += [
         Line2D([], [], color="0.3", ls=ls, label=label)

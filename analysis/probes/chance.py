@@ -20,9 +20,11 @@ import seaborn as sns
 from matplotlib.figure import Figure
 
 from analysis.probes.common import RESAMPLES, observed
+from analysis.statistics import wilson_interval
 from focus.probes.chance import ALONE
 from focus.randomness import generator
 
+COLUMNS = ("id", "cluster", "attribute", "right", "said")
 KEYS = ("model", "condition", "by", "value")
 #: How questions and their other views are divided.
 BY: dict[str, Callable[[Mapping[str, Any]], str | int]] = {
@@ -65,7 +67,7 @@ def _views(part: pd.DataFrame) -> pd.DataFrame:
         values = [view["value"] for view in record["others"]]
         rows += [
             {
-                **{name: record[name] for name in ("id", "attribute", "right", "said")},
+                **{name: record[name] for name in COLUMNS},
                 **view,
                 "weight": 1 / values.count(view["value"]),
             }
@@ -108,6 +110,9 @@ def _line(views: pd.DataFrame, alone: pd.DataFrame, weights: np.ndarray) -> dict
     expected = np.nansum(drawn * weight * share, axis=1) / questions
     excess = observed_share - expected
     low, high = np.nanquantile(excess[1:], [0.025, 0.975])
+    if high - low < 1e-9:  # all answers alike: what so many clusters may never show
+        unseen = wilson_interval(0, views["cluster"].nunique())[1]
+        low, high = excess[0] - unseen, excess[0] + unseen
     return {
         "n": int(first.sum()),
         "leaked": observed_share[0],

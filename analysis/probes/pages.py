@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pandas as pd
 
+from analysis.probes.behaviour import PUBLISHED
+from analysis.probes.chance import KEYS
 from focus.probes.behaviour import OPTIONS
 
 #: Edges of the page, in its words.
@@ -22,6 +24,15 @@ CONDITIONS = {
     "distractor": "irrelevant one beside it",
     "duplicate": "itself beside it",
     "blank": "grey one beside it",
+}
+#: Metrics of MVH-Bench, in the words of a page.
+MVH = {
+    "mc accuracy": "options",
+    "mc pair accuracy": "pairs of them",
+    "adversarial error rate": "adversarial errors",
+    "binary accuracy": "yes or no",
+    "binary pair accuracy": "pairs",
+    "binary quad accuracy": "quads",
 }
 #: Groups of tokens of the page.
 TOKENS = ("other images", "asked image", "question", "last token")
@@ -62,11 +73,12 @@ def patching_markdown(found: pd.DataFrame) -> str:
 
 
 def behaviour_markdown(found: pd.DataFrame) -> str:
-    """What is said in every condition: share of each option.
+    """What is said in every condition: share of each option, in the published orders.
 
     Args:
         found: of `analysis.probes.behaviour.table`.
     """
+    found = found[found["orders"] == PUBLISHED]
     shown = found.assign(
         shown=[_around(row, "share") for row in found.to_dict("records")],
         condition=[CONDITIONS.get(name, name) for name in found["condition"]],
@@ -78,24 +90,46 @@ def behaviour_markdown(found: pd.DataFrame) -> str:
     return table.reset_index().to_markdown(index=False, disable_numparse=True)
 
 
-def chance_markdown(found: pd.DataFrame) -> str:
+def chance_markdown(two: pd.DataFrame, four: pd.DataFrame) -> str:
     """Leaked answers beyond chance, under plain decoding and every strategy.
 
     Args:
-        found: of `analysis.probes.chance.table`.
+        two, four: of `analysis.probes.chance.table`, of questions with so many images.
     """
-    own = found[found["by"] == "all"]
+    several = four.set_index(list(KEYS))
     lines = [
         {
             "model": row["model"],
             "decoding": "plain" if row["condition"] == "together" else row["condition"],
-            "n": str(row["n"]),
             "leaked": f"{row['leaked']:.2f}",
             "by mistake": f"{row['expected']:.3f}",
             "beyond chance": _around(row, "excess", "{:+.2f}"),
+            "of four images": _around(
+                several.loc[tuple(row[key] for key in KEYS)].to_dict(), "excess", "{:+.2f}"
+            ),
         }
-        for row in own.to_dict("records")
+        for row in two[two["by"] == "all"].to_dict("records")
     ]
+    return pd.DataFrame(lines).to_markdown(index=False, disable_numparse=True)
+
+
+def mvh_markdown(cells: pd.DataFrame) -> str:
+    """The metrics of MVH-Bench, by model and strategy.
+
+    Args:
+        cells: as `logger=csv` writes them.
+    """
+    own = cells[cells["metric"].isin(MVH)].drop_duplicates(["model", "decoding", "metric"])
+    lines = []
+    for (model, decoding), part in own.groupby(["model", "decoding"], sort=False):
+        rows = {row["metric"]: row for row in part.to_dict("records")}
+        lines.append({
+            "model": model,
+            "decoding": "plain" if decoding == "vanilla" else decoding,
+            **{column: _around({"value": rows[m]["value"], "low": rows[m]["ci_low"],
+                                "high": rows[m]["ci_high"]}, "value")
+               for m, column in MVH.items()},
+        })  # fmt: skip
     return pd.DataFrame(lines).to_markdown(index=False, disable_numparse=True)
 
 

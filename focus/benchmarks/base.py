@@ -168,6 +168,11 @@ class AbstractBenchmark(ABC):
         description of the asked view and one of another view."""
         return None
 
+    def alone(self, index: int) -> str | None:
+        """A question that names one view, in words for that view alone, with its placeholders; None
+        where it names none, or the benchmark has no such words."""
+        return None
+
     def reordered(self, order: int) -> Self:
         """The same questions with their options, or images, turned by `order` places.
 

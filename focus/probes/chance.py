@@ -9,12 +9,11 @@ mistake alone. What exceeds that is leakage (`analysis.probes.chance`).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, final
 
-from focus.decoding.base import AbstractDecoding
-from focus.decoding.single_image import without_others
+from focus.decoding.base import AbstractDecoding, Request
 from focus.probes.base import (
     AbstractProbe,
     Observation,
@@ -55,7 +54,7 @@ class Chance(AbstractProbe):
         example = question.example
         return bool(
             example.distractors
-            and len(example.targets) == 1
+            and question.benchmark.alone(question.index)
             and example.metadata.get("attribute") in (example.truths or ({},))[0]
             and example.answer in example.truths[_asked(question)].values()
         )
@@ -67,9 +66,7 @@ class Chance(AbstractProbe):
         found: list[list[Observation]] = [[] for _ in chunk]
         strategies = {} if reader.planted else self.strategies
         for condition in (ALONE, TOGETHER, *strategies):
-            requests = [question.request for question in asked]
-            if condition == ALONE:
-                requests = [without_others(r, asked_images(r)) for r in requests]
+            requests = [_alone(q) if condition == ALONE else q.request for q in asked]
             tokens = sorted({token for question in asked for token in question.tokens})
             logits = first_logits(reader, requests, tokens, strategies.get(condition))
             place = {token: k for k, token in enumerate(tokens)}
@@ -78,6 +75,14 @@ class Chance(AbstractProbe):
                 said = question.example.choices[int(own.argmax())]
                 seen.append({"condition": condition, "said": said, **_facts(question)})
         return found
+
+
+def _alone(question: Question) -> Request:
+    """The question about the asked view and nothing else."""
+    text = question.benchmark.alone(question.index)
+    assert text is not None  # `Chance.asks` says so
+    images = tuple(question.request.images[k] for k in asked_images(question.request))
+    return replace(question.request, images=images, question=text, targets=None)
 
 
 def _asked(question: Question) -> int:

@@ -175,6 +175,13 @@ class AbstractEmbedded(AbstractBenchmark):
         return self._described(draft, wrong[0], texts, lambda one, other: f"{one} {other}",
                                lambda options: questions.letter(attribute, options))  # fmt: skip
 
+    def alone(self, index: int) -> str | None:
+        draft = self.draft(index)
+        if len(draft.about) != 1:
+            return None
+        named = questions.about(draft.about[0], "", self._world)
+        return questions.prompt(1, draft.body.removeprefix(named), self._world)
+
     def _described(
         self,
         draft: Draft,

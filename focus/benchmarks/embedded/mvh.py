@@ -66,6 +66,7 @@ class TwoViews(AbstractEmbedded):
         # Two questions with options, then two by yes or no about either view.
         asked = member if form == CHOICE else member // 2 - 1
         own, other = values[asked], values[1 - asked]
+        distractors: tuple[str, ...] = ()
         if form == CHOICE:
             listed = arranged((own, other, *third), turn + member, self.order)
             choices = questions.LETTERS[: len(listed)]
@@ -75,8 +76,7 @@ class TwoViews(AbstractEmbedded):
         else:
             about_own = (member + turn) % 2 == 0
             body = questions.yes_no(attribute, own if about_own else other)
-            answer, distractors = ("yes" if about_own else "no"), ()
-            choices = ("yes", "no")
+            answer, choices = ("yes" if about_own else "no"), ("yes", "no")
         return Draft(
             id=f"{cluster}-{member}",
             views=views,
