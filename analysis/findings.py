@@ -55,13 +55,15 @@ def default_rows(records: Iterable[Record]) -> list[Record]:
 
 
 def models_table(records: Iterable[Record], kinds: Mapping[str, str]) -> str:
-    """Kind of each model, and what its rows say with two images."""
-    shares = role_shares([r for r in records if r.get("num_images") == 2], ["model"])
+    """Models of each kind, and what their rows say with two images."""
+    rows = [{**r, "learned": kinds[r["model"]]} for r in of_kind(records, "rows")]
+    shares = role_shares([r for r in rows if r["num_images"] == 2], ["learned"])
     lines = []
-    for model in by_kind(kinds, kinds):
-        line = {"model": model, "kind": kinds[model]}
+    for kind in sorted(set(kinds.values())):
+        models = sorted(model for model in kinds if kinds[model] == kind)
+        line = {"kind": kind, "models": ", ".join(models)}
         for name, (role, said) in ROLES.items():
-            part = shares[(shares["model"] == model) & (shares["role"] == role)] \
+            part = shares[(shares["learned"] == kind) & (shares["role"] == role)] \
                 if len(shares) else shares  # fmt: skip
             line[name] = f"{part[said].iloc[0]:.3f}" if len(part) else "-"
         lines.append(line)
@@ -205,15 +207,13 @@ def regimes_table(frames: Mapping[str, pd.DataFrame]) -> str:
     Args:
         frames: by reading, of `analysis.judging.regimes`.
     """
-    lines = []
+    lines: dict[str, dict[str, str]] = {}
     for reading, frame in frames.items():
-        for (rule, base), part in frame.groupby(["rule", "base"], sort=False):
-            line = {"read": READ[reading], "rule": f"{SHOWN[rule]} against {SHOWN[base]}"}
-            for row in part.itertuples():
-                counts = f"{row.won} / {row.tied} / {row.lost}"
-                line[str(row.kind)] = f"{counts} ({row.delta:+.3f})"
-            lines.append(line)
-    return markdown(pd.DataFrame(lines).fillna("-")) if lines else ""
+        for row in frame.itertuples():
+            rule = f"{SHOWN[str(row.rule)]} against {SHOWN[str(row.base)]}"
+            cell = f"{row.won} / {row.tied} / {row.lost} ({row.delta:+.3f})"
+            lines.setdefault(rule, {"rule": rule})[f"{row.kind}, {READ[reading]}"] = cell
+    return markdown(pd.DataFrame(list(lines.values())).fillna("-"))
 
 
 def regimes_sentence(frame: pd.DataFrame, reading: str) -> str:

@@ -82,6 +82,7 @@ def effect_figure(outcomes: Sequence[Outcome], kinds: Mapping[str, str]) -> Figu
                 ls="-" if numeric and len(levels) > 1 else "none",
             )  # fmt: skip
         axes.axhline(0, color="0.25", lw=0.8)
+        axes.grid(axis="x", visible=False)
         axes.set_title(textwrap.fill(found.test.label, 40))
         turn = {} if numeric else {"rotation": 30, "ha": "right"}
         axes.set_xticks(range(len(levels)), [*map(setting_text, levels)], fontsize=7, **turn)

@@ -69,8 +69,8 @@ def _introduction(records: Sequence[Mapping[str, Any]]) -> list[str]:
     return [
         "Small models of the real architectures, trained here, measured on worlds with ground "
         "truth. Written by `make report` from the `training.json` of each model and from "
-        "`ladder.jsonl.gz`; nothing is entered by hand. It also writes every rate, as tables and "
-        "as CSV, to `results/report/zoo`.",
+        "`ladder.jsonl.gz`; nothing is entered by hand. `make report DETAILS=1` writes every "
+        "rate, as tables and as CSV, to `results/report/zoo`.",
         "How to read it:",
         "\n".join(
             [

@@ -1,4 +1,4 @@
-"""Tables of the embedded models: those of the page, and every rate for `make report`'s details."""
+"""Tables of the embedded models: those of the page, and every rate for `make report DETAILS=1`."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def _single(frame: pd.DataFrame) -> list[str]:
     def text(row: Mapping[str, Any]) -> str:
         return f"**{rate_text(row)}**" if row["value"] < BAR else rate_text(row)
 
-    table = _wide(cells, "category", text, index=("model", "world"))
+    table = _wide(cells, "category", text)
     return [f"## One image: accuracy {counts(cells)}; bold: below {BAR}", table]
 
 
@@ -104,7 +104,7 @@ def _pairs(frame: pd.DataFrame) -> list[str]:
         "Text: both images find their caption, one image at a "
         "time, so FOCUS has nothing to do. Image: both captions find their image. Group: both "
         "scores for the same pair; under FOCUS with the text direction of plain decoding.",
-        _wide(cells, "score", rate_text, index=("model", "world")),
+        _wide(cells, "score", rate_text),
     ]
 
 
@@ -121,7 +121,6 @@ def _choice(frame: pd.DataFrame) -> list[str]:
             focus,
             "kind",
             lambda row: f"{row['plain']:.3f} -> {row['value']:.3f}, {delta_text(row)}",
-            index=("model", "world"),
         )
         parts += [f"### {number} images", table]
     return parts
@@ -133,9 +132,7 @@ def _by_reading(frame: pd.DataFrame) -> list[str]:
     for reading, name in READING.items():
         cells = select(compared[compared["delta"].notna()], reading=reading)
         order = cells.groupby(["model", "world"])["delta"].mean().sort_values(kind="stable")
-        table = _wide(
-            _numbered(cells), "N", delta_text, index=("model", "world"), order=list(order.index)
-        )
+        table = _wide(_numbered(cells), "N", delta_text, order=list(order.index))
         parts += [f"## FOCUS minus plain on indexed questions with N images, {name}", table]
     return parts
 
@@ -227,11 +224,10 @@ def _wide(
     cells: pd.DataFrame,
     columns: str,
     text: Callable[[Mapping[str, Any]], str],
-    *,
-    index: Sequence[str],
     order: Sequence[tuple[Any, ...]] | None = None,
 ) -> str:
-    """A table with one line per `index` and one column per value of `columns`."""
+    """A table with one line per model and world and one column per value of `columns`."""
+    index = ("model", "world")
     names = list(dict.fromkeys(cells[columns]))
     lines: dict[tuple[Any, ...], dict[str, str]] = {}
     for row in cells.to_dict("records"):

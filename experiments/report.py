@@ -1,10 +1,11 @@
 """Renews every table, page and figure of the documentation from committed records; runs no model.
 
     python -m experiments.report                       (make report)
-    python -m experiments.report 'parts=[tables,zoo]' details=null
+    python -m experiments.report 'parts=[tables,zoo]'
+    python -m experiments.report details=results/report       (make report DETAILS=1)
 
-What pages show goes to ``docs``; every cell, condition, model and run to ``results/report``. On
-what is committed it changes nothing, which tests check.
+What pages show goes to ``docs``; every cell, condition, model and run to the folder for details.
+On what is committed it changes nothing, which tests check.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import matplotlib as mpl
 import pandas as pd
@@ -30,6 +31,7 @@ from analysis.ablation_page import write_page
 from analysis.ablation_views import VIEWS
 from analysis.figures import bench_figure, save_figure
 from analysis.findings import headline_table
+from analysis.forecast import read_cells
 from analysis.kinds import card_kinds, model_kinds, names_of, ordered
 from analysis.probes.pages import (
     behaviour_markdown,
@@ -50,6 +52,7 @@ from focus.errors import UnknownNameError
 from focus.records import read_records
 from focus.zoo.card import RECORD, card, record_folders
 
+T = TypeVar("T")
 ROOT = CONF.parent
 WEIGHTS = Path("focus", "zoo", "weights")
 PARTS = ("tables", "figures", "cards", "zoo", "results")
@@ -80,9 +83,9 @@ def main(config: DictConfig) -> None:
         progress_bars(console) as progress,
     ):
         # The largest first, so that none is left alone at the end.
-        found = {name: pool.submit(experiment, root, name, details) for name in names}
+        found = {name: pool.submit(fresh, experiment, root, name, details) for name in names}
         jobs: list[Future[Any]] = [*found.values()]
-        jobs += [pool.submit(job) for part, job in single.items() if part in parts]
+        jobs += [pool.submit(fresh, job) for part, job in single.items() if part in parts]
         task = progress.add_task("report", total=len(jobs) + ("results" in parts))
         for job in as_completed(jobs):
             job.result()
@@ -97,6 +100,12 @@ def main(config: DictConfig) -> None:
         + (f"; details: {details}" if details else ""),
         soft_wrap=True,
     )
+
+
+def fresh(job: Callable[..., T], *arguments: Any) -> T:
+    """The job, whose figures look alike whatever its process has drawn before."""
+    mpl.rcdefaults()
+    return job(*arguments)
 
 
 def write(path: Path, text: str) -> None:
@@ -186,7 +195,7 @@ def renew_figures(root: Path) -> None:
         judged = json.loads((forecast / "judged.json").read_text(encoding="utf-8"))
         fitted = json.loads((root / "focus" / "forecast.json").read_text(encoding="utf-8"))
         write(forecast / "README.md", forecast_page.page(judged, fitted))
-        cells = pd.read_csv(forecast / "cells.csv")
+        cells = read_cells(forecast / "cells.csv")
         save_figure(forecast_page.calibration_figure(cells, judged), forecast / "calibration.png")
 
 
