@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import pandas as pd
 
@@ -157,7 +158,7 @@ def _against(
     rules: list[str],
     by: tuple[str, ...],
     reading: str,
-    **wanted: bool,
+    **wanted: Any,
 ) -> pd.DataFrame:
     return compare(
         records, {"rule": rules, "split": split}, {"rule": PUBLISHED, "split": split},

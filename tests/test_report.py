@@ -34,7 +34,7 @@ def test_the_command_writes_results_details_and_figures(tmp_path, capsys):
     settings = (f"root={tmp_path}", f"details={details}", "workers=1", "parts=[tables,results]")
     call(report.main, *settings, folder=tmp_path)
     printed = " ".join(capsys.readouterr().out.split())
-    assert "no records yet of strategies, benchmarks, noise" in printed
+    assert "no records yet of strategies, schemes, benchmarks" in printed
     results = (tmp_path / "docs" / "results.md").read_text()
     for target in re.findall(r"\]\(([^)]+)\)", results):
         assert (tmp_path / "docs" / target).read_bytes().startswith(b"\x89PNG")
