@@ -110,14 +110,13 @@ def main(config: DictConfig, run: Run) -> None:
     for name, title in TITLES.items():
         if report[name]:
             console.print(table(report[name], title))
+            run.table(name, pd.DataFrame(report[name]))
     folder = Path(config.results)
     folder.mkdir(parents=True, exist_ok=True)
     facts = {**report, "config": plain(config), **environment()}
     (folder / "bench.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
     save_figure(bench_figure(report["rows"], report["throughput"]), folder / "bench.png")
     console.print(f"bench.json and bench.png: {folder}", soft_wrap=True)
-    for name in TITLES:
-        run.table(name, pd.DataFrame(report[name]))
     run.figures({"bench": folder / "bench.png"})
     run.records(folder)
 

@@ -77,7 +77,6 @@ def test_an_interrupted_run_ends_as_an_uninterrupted_one(evaluated):
         (["+decoding.alfa=1", *TINY], "did you mean 'alpha'"),
         (["decoding.alpha=nan", *TINY], "alpha=nan is not accepted"),
         (["decoding.noise.name=gausian"], "imagenet+uniform"),
-        (["benchmark.world=scnes"], "known: clips, digits, photos, scenes"),
         (["benchmark=winnoground"], "indexed"),
     ],
 )
@@ -86,6 +85,23 @@ def test_wrong_settings_fail_with_what_is_accepted(arguments, expected, tmp_path
     assert finished.returncode != 0
     assert expected in finished.stderr
     assert "Traceback" not in finished.stderr
+
+
+@pytest.mark.parametrize(
+    ("command", "arguments"),
+    [
+        *((c, ["benchmark.world=scnes", "model=internvl3_2b"]) for c in ("evaluate", "doctor")),
+        ("probe", ["benchmark.world=scnes", "model=internvl3_2b"]),
+        ("demo", ["benchmarks.indexed.world=scnes", "asked=[internvl3_2b]"]),
+        ("equivalence", ["questions=[{benchmark: which, world: scnes}]", "models=[internvl3_2b]"]),
+    ],
+)
+def test_a_world_that_does_not_exist_is_told_before_anything_loads(command, arguments, tmp_path):
+    """The model cannot be had here, which would be the error of a command that loads it first."""
+    places = [f"{'output' if command == 'equivalence' else 'results'}={tmp_path}/r"]
+    finished = run(f"experiments.{command}", *arguments, *places, f"hydra.run.dir={tmp_path}/h")
+    assert finished.returncode == 2
+    assert "known: clips, digits, photos, scenes" in finished.stderr
 
 
 def test_the_demo_asks_the_three_kinds_of_one_architecture():
