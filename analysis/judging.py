@@ -157,11 +157,13 @@ def _against(
     rules: list[str],
     by: tuple[str, ...],
     reading: str,
-    **wanted: bool,
+    *,
+    bounded: bool = True,
+    tested: bool = True,
 ) -> pd.DataFrame:
     return compare(
         records, {"rule": rules, "split": split}, {"rule": PUBLISHED, "split": split},
-        by=by, reading=reading, **wanted,
+        by=by, reading=reading, bounded=bounded, tested=tested,
     )  # fmt: skip
 
 
