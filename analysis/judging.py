@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
 
 import pandas as pd
 
@@ -158,11 +157,13 @@ def _against(
     rules: list[str],
     by: tuple[str, ...],
     reading: str,
-    **wanted: Any,
+    *,
+    bounded: bool = True,
+    tested: bool = True,
 ) -> pd.DataFrame:
     return compare(
         records, {"rule": rules, "split": split}, {"rule": PUBLISHED, "split": split},
-        by=by, reading=reading, **wanted,
+        by=by, reading=reading, bounded=bounded, tested=tested,
     )  # fmt: skip
 
 

@@ -65,7 +65,8 @@ def killed_run(count: int, settings: tuple[str, ...], results: Path) -> None:
     append, written = RecordFile.append, itertools.count()
 
     def append_or_die(file: RecordFile, record: Record) -> None:
-        if next(written) == count:
+        own = file.folder.parent == results  # plain decoding is kept elsewhere first
+        if own and next(written) == count:
             file._file.write(json.dumps(record)[:20])
             file._file.flush()
             os.kill(os.getpid(), signal.SIGKILL)
