@@ -10,6 +10,7 @@ import pandas as pd
 from rich.table import Table
 
 from analysis.ablations import (
+    FOCUS_ROWS,
     HEADLINE,
     IMAGE_SCORE,
     METRICS,
@@ -284,21 +285,20 @@ def measured_points(
     frame = answers_frame(asked, metric=HEADLINE, pooled=POOLED)
     if frame.empty:
         return frame
-    branching = pd.DataFrame(of_kind(asked, "answers")).assign(
-        scheme=lambda lines: lines["scheme"].where(lines["scheme"].notna(), None)
-    )
+    frame["scheme"] = frame["scheme"].fillna(FOCUS_ROWS)
+    lines = pd.DataFrame(of_kind(asked, "answers"))
+    lines["scheme"] = lines["scheme"].fillna(FOCUS_ROWS) if "scheme" in lines else FOCUS_ROWS
+    rows = lines.groupby(["model", "rule", "scheme"])["rows"].mean()
 
     def cost(row: Any) -> float:
-        taking = TAKES_OVER.get(row["rule"])
+        model, rule, scheme = row["model"], row["rule"], row["scheme"]
+        taking = TAKES_OVER.get(rule)
+        whole = seconds.get((model, on_scheme(taking or rule, scheme)), np.nan)
         if taking is None:
-            return seconds.get((row["model"], on_scheme(row["rule"], row["scheme"])), np.nan)
-        own = branching[(branching["model"] == row["model"]) & (branching["rule"] == row["rule"])]
-        own = own[own["scheme"].isna() if row["scheme"] is None else own["scheme"] == row["scheme"]]
-        share = (own["rows"].mean() - 1) / rows_of(taking, number)
-        whole = seconds.get((row["model"], on_scheme(taking, row["scheme"])), np.nan)
+            return float(whole)
+        share = (rows[model, rule, scheme] - 1) / rows_of(taking, number)
         return float(whole if share > 1 else 1 + share * whole)
 
-    frame["scheme"] = frame["scheme"].where(frame["scheme"].notna(), None)
     frame["seconds"] = frame.apply(cost, axis=1)
     names = [on_scheme(*each) for each in zip(frame["rule"], frame["scheme"], strict=True)]
     return frame.assign(rule=names).dropna(subset="seconds")

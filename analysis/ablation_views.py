@@ -24,6 +24,7 @@ from analysis.ablation_tables import (
     measured_points,
 )
 from analysis.ablations import (
+    FOCUS_ROWS,
     HEADLINE,
     PLAIN,
     POOLED,
@@ -166,6 +167,11 @@ def _equivalence(records: list[Record], pooled: pd.DataFrame) -> Figure | None:
     return equivalence_figure(cells[cells["reading"] == shown_reading(records, CANDIDATES)])
 
 
+def _schemes(records: list[Record], pooled: pd.DataFrame) -> Figure | None:
+    named = pooled.assign(scheme=pooled["scheme"].fillna(FOCUS_ROWS))
+    return _map("scheme", CANDIDATES, rule="sum")(records, named)
+
+
 def _measured(kind: str, number: int) -> Draw:
     def draw(records: list[Record], pooled: pd.DataFrame) -> Figure | None:
         points = measured_points(records, kind, number)
@@ -227,7 +233,7 @@ VIEWS: dict[str, View] = {
         ("num_images", "scheme", "rule"),
         {
             "equivalence": _equivalence,
-            "sum": _map("scheme", CANDIDATES, rule="sum"),
+            "sum": _schemes,
             "cost": _measured("indexed", 2),
         },
     ),

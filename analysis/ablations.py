@@ -78,13 +78,17 @@ def read_records(path: str | os.PathLike[str]) -> list[Record]:
         return [json.loads(line) for line in file]
 
 
-def on_scheme(rule: str, scheme: str | None) -> str:
+#: Name of the rows of FOCUS among the schemes; lines of records about them name none.
+FOCUS_ROWS = "focus"
+
+
+def on_scheme(rule: str, scheme: str) -> str:
     """Name of a rule on rows of a scheme; on those of FOCUS it is the rule's own.
 
-    >>> on_scheme("sum", None), on_scheme("sum", "composed")
+    >>> on_scheme("sum", "focus"), on_scheme("sum", "composed")
     ('sum', 'composed sum')
     """
-    return rule if scheme in (None, "focus") else f"{scheme} {rule}"
+    return rule if scheme == FOCUS_ROWS else f"{scheme} {rule}"
 
 
 def of_kind(records: Iterable[Record], kind: str) -> list[Record]:

@@ -121,11 +121,11 @@ def equivalence_figure(cells: pd.DataFrame, margin: float = MARGIN) -> Figure:
         cells: of `compared`, by `CELL`, kind and ours; of one reading.
         margin: within it they are the same: the grey band.
     """
-    sns.set_theme(style="whitegrid", context="paper")
+    sns.set_theme(style="whitegrid", context="paper", font_scale=0.9)
     grid = sns.relplot(
         cells.assign(strategy=cells["ours"].map(NAMES)), x="exact", y="accuracy",
         col="strategy", col_order=list(NAMES.values()), col_wrap=2, hue="kind", style="num_images",
-        height=2.0, s=22, alpha=0.8, facet_kws={"xlim": (0, 1.02), "ylim": (0, 1.02)},
+        height=2.2, s=22, alpha=0.8, facet_kws={"xlim": (0, 1.02), "ylim": (0, 1.02)},
     )  # fmt: skip
     for axes in grid.axes.flat:
         axes.plot([0, 1], [0, 1], color="0.6", lw=0.8, zorder=0)
@@ -133,7 +133,7 @@ def equivalence_figure(cells: pd.DataFrame, margin: float = MARGIN) -> Figure:
             [0, 1], [-margin, 1 - margin], [margin, 1 + margin], color="0.85", zorder=0
         )
     grid.set_titles("{col_name}")
-    grid.set_axis_labels("FOCUS (last: plain)", "accuracy")
+    grid.set_axis_labels("accuracy of FOCUS (last: plain)", "accuracy")
     return grid.figure
 
 

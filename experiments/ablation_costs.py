@@ -56,6 +56,7 @@ def cost_records(
         for plain, units in zip(requests, with_units, strict=True):
             for label, decoding in decodings.items():
                 asked_one = plain if label == "single_image" else units
+                model.vlm.known_states.clear()  # or it would live off the one before
                 found[label].append(decoding.decode(model.vlm, asked_one, ANSWER))
     seconds = {label: statistics.median(d.seconds for d in found[label]) for label in found}
     return [

@@ -5,6 +5,7 @@ from __future__ import annotations
 import matplotlib.pyplot as plt
 import pytest
 
+from analysis.ablation_tables import measured_points
 from analysis.equivalence import (
     CELL,
     EQUIVALENT,
@@ -68,6 +69,25 @@ def test_all_questions_of_a_kind_decide_where_cells_do_not():
     (row,) = compared(paired, ("kind", "ours")).to_dict("records")
     assert (row["kind"], row["verdict"], row["n"]) == ("guessing", EQUIVALENT, 720)
     assert set(compared(paired, (*CELL, "ours"))["verdict"]) == {UNDECIDED}
+
+
+def test_cost_is_that_of_the_rows_that_answer():
+    """Adaptive decoding costs a plain answer, and all of the other where it branches."""
+    found = records(0.3, 40)
+    (plain, exact, composed) = [line for line in found if line["record"] == "answers"]
+    found += [
+        {**plain, "rule": "adaptive_focus", "rows": 1 + 0.25 * 3, "scheme": "composed"},
+        *({"record": "cost", "kind": "indexed", "num_images": 2, "model": "internvl-guessing",
+           "rule": rule, "over_plain": cost}
+          for rule, cost in (("plain", 1.0), ("sum", 3.0), ("composed sum", 2.0))),
+    ]  # fmt: skip
+    for line in (plain, exact, composed):
+        line["rows"] = 1
+    points = measured_points(found, "indexed", 2).set_index("rule")
+    assert points["seconds"].to_dict() == {
+        "plain": 1.0, "sum": 3.0, "composed sum": 2.0, "composed adaptive_focus": 1.5,
+    }  # fmt: skip
+    assert points.loc["sum", "value"] == 0.5
 
 
 def test_the_page_says_what_was_found():
