@@ -14,7 +14,13 @@ from test_probes import asked, at
 import focus
 from analysis.probes import behaviour, chance
 from experiments import probe as command
-from focus.benchmarks.embedded import IndexedQuestion, LeakageProbe, SingleImage, TwoViews
+from focus.benchmarks.embedded import (
+    IndexedQuestion,
+    LeakageProbe,
+    MinimalPair,
+    SingleImage,
+    TwoViews,
+)
 from focus.decoding import Focus, RoutedFocus, Vanilla
 from focus.errors import InvalidValueError, UnknownNameError
 from focus.probes import PLANTED, Behaviour, Chance
@@ -95,7 +101,8 @@ def test_a_distractor_does_not_show_what_is_offered_of_another_image(abstaining)
 
 @pytest.mark.parametrize("benchmark", [
     IndexedQuestion(size=16, num_images=3), IndexedQuestion(world="clips", size=6),
-    LeakageProbe(size=24), TwoViews(size=8)], ids=lambda b: b.name)  # fmt: skip
+    LeakageProbe(size=24), TwoViews(size=8),
+    MinimalPair(size=8, order=1)], ids=lambda b: b.name)  # fmt: skip
 def test_options_are_true_of_the_image_that_they_are_of(abstaining, benchmark):
     for question in asked(abstaining, benchmark, len(benchmark)):
         facts = benchmark.descriptions(question.index)

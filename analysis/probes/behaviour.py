@@ -14,7 +14,7 @@ import seaborn as sns
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from analysis.probes.common import grouped, mean, observed, rate
+from analysis.probes.common import mean, observed, rate
 from focus.probes.behaviour import (
     CONDITIONS,
     LETTERS,
@@ -64,12 +64,14 @@ def table(records: Sequence[Mapping[str, Any]], folder: Path) -> pd.DataFrame:
     for condition in (SINGLE, MULTI):
         own = long[long["condition"] == condition].set_index(key)["chosen"]
         long = long.join(own.rename(condition), on=key)
-    ranks = {name: k for k, name in enumerate([*frame["condition"].unique()])}
-    long = long.sort_values("condition", key=lambda names: names.map(ranks), kind="stable")
-    models = {name: k for k, name in enumerate(frame["model"].unique())}
-    long = long.sort_values("model", key=lambda names: names.map(models), kind="stable")
-    published = long[long["order"] < NUM_PUBLISHED].assign(orders=PUBLISHED)
-    return grouped(pd.concat([published, long.assign(orders=ALL)]), KEYS, _line)
+    lines = []
+    for (model, condition), part in long.groupby(["model", "condition"], sort=False):
+        published = part[part["order"] < NUM_PUBLISHED]
+        for orders, counted in ((PUBLISHED, published), (ALL, part)):
+            for option, own in counted.groupby("option", sort=False):
+                cell = dict(zip(KEYS, (model, condition, orders, option), strict=True))
+                lines.append(cell | _line(own))
+    return pd.DataFrame(lines)
 
 
 def _line(part: pd.DataFrame) -> dict[str, Any]:

@@ -106,6 +106,7 @@ def _line(views: pd.DataFrame, alone: pd.DataFrame, weights: np.ndarray) -> dict
     # A question counts once, however many such views it has.
     first = ~views["id"].duplicated().to_numpy()
     questions = drawn[:, first].sum(1)
+    questions = np.where(questions > 0, questions, np.nan)  # none drawn: no such resample
     observed_share = (drawn * leaked).sum(1) / questions
     expected = np.nansum(drawn * weight * share, axis=1) / questions
     excess = observed_share - expected

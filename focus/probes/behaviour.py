@@ -82,7 +82,7 @@ class Behaviour(AbstractProbe):
     borrows: ClassVar[bool] = True
     needs: ClassVar[str] = (
         "one that knows what is true of the asked image and what of another one, as winoground, "
-        "vismin and the embedded indexed, probe and mvh questions do"
+        "vismin and the embedded indexed, matching, probe and mvh questions do"
     )
 
     def __post_init__(self) -> None:

@@ -160,20 +160,28 @@ class AbstractEmbedded(AbstractBenchmark):
         return self._drawn(draft, views)
 
     def descriptions(self, index: int) -> Descriptions | None:
-        """The values of the asked attribute in the asked view and in the first that has another
-        one, as a question with lettered options, which the models know; merged, one after the
-        other. None where the question is not about one attribute of one of several views."""
+        """The values of an attribute in the asked view and in the first that has another one, as a
+        question with lettered options, which the models know; merged, one after the other. None
+        where the question is not about one of several views, or not about one attribute."""
         draft = self.draft(index)
-        if len(draft.about) != 1 or len(draft.views) < 2 or draft.attribute is None:
+        asked, attribute = self._asked(draft), draft.attribute
+        if asked is None or len(draft.views) < 2 or attribute is None:
             return None
-        (asked,), attribute = draft.about, draft.attribute
-        own = draft.views[asked][attribute]
-        wrong = [k for k, view in enumerate(draft.views) if view[attribute] != own]
+        values = [view[attribute] for view in draft.views]
+        wrong = [k for k, value in enumerate(values) if value != values[asked]]
         if not wrong:
             return None
-        texts = (own, draft.views[wrong[0]][attribute])
-        return self._described(draft, wrong[0], texts, lambda one, other: f"{one} {other}",
-                               lambda options: questions.letter(attribute, options))  # fmt: skip
+        return self._described(
+            draft,
+            (asked, wrong[0]),
+            (values[asked], values[wrong[0]]),
+            lambda one, other: f"{one} {other}",
+            lambda options: questions.letter(attribute, options),
+        )
+
+    def _asked(self, draft: Draft) -> int | None:
+        """The one view that a question is about; None where it is about several."""
+        return draft.about[0] if len(draft.about) == 1 else None
 
     def alone(self, index: int) -> str | None:
         draft = self.draft(index)
@@ -185,12 +193,13 @@ class AbstractEmbedded(AbstractBenchmark):
     def _described(
         self,
         draft: Draft,
-        other: int,
+        places: tuple[int, int],
         texts: tuple[str, str],
         merge: Callable[[str, str], str],
         body: Callable[[Sequence[str]], str],
     ) -> Descriptions:
-        """Descriptions in the words of the world; `body` is the question without views."""
+        """Descriptions in the words of the world, of the views at two places, the asked one first;
+        `body` is the question without views."""
         world = self._world
         drawn = self._drawn(draft, draft.views)
 
@@ -202,7 +211,7 @@ class AbstractEmbedded(AbstractBenchmark):
         views = tuple(
             drawn[k * world.frames : (k + 1) * world.frames] for k in range(len(draft.views))
         )
-        return Descriptions(views, draft.about[0], other, texts, merge, ask)
+        return Descriptions(views, *places, texts, merge, ask)
 
     def draft(self, index: int) -> Draft:
         """The question at `index`, nothing drawn; negative ones count from the end.

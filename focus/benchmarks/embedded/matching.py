@@ -54,6 +54,10 @@ class MinimalPair(AbstractEmbedded):
     def __len__(self) -> int:
         return 2 * len(self.directions) * self.size
 
+    def _asked(self, draft: Draft) -> int | None:
+        """Of two views the one that the caption fits."""
+        return draft.choices.index(draft.answer) if len(draft.views) == 2 else None
+
     def _draft(self, index: int) -> Draft:
         world = self._world
         pair, member = divmod(index, 2 * len(self.directions))

@@ -57,7 +57,9 @@ class LeakageProbe(AbstractSeveral):
         own, wrong = draft.views[asked], draft.views[other]
         merged = world.description({**own, attribute: wrong[attribute]})
         texts = (world.description(own), world.description(wrong))
-        return self._described(draft, other, texts, lambda *_: merged, questions.which_described)
+        return self._described(
+            draft, (asked, other), texts, lambda *_: merged, questions.which_described
+        )
 
     def _draft(self, index: int) -> Draft:
         world, identity = self._world, self._named(index)
