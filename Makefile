@@ -128,12 +128,11 @@ $(INSTALLED): requirements.lock pyproject.toml | $(VENV_PYTHON)
 ifeq ($(UV),)
 	@$(VENV_PYTHON) -m pip --version > /dev/null 2>&1 || $(VENV_PYTHON) -m ensurepip --upgrade
 endif
-	$(INSTALL) setuptools
-	$(INSTALL) --no-build-isolation --editable .
+	$(INSTALL) --editable .
 	@touch $@
 
 $(COMPLETE): $(INSTALLED)
-	$(INSTALL) --no-build-isolation --editable '.[dev]'
+	$(INSTALL) --editable '.[dev]'
 	@touch $@
 
 # Order only, and absent or a dead link whenever this runs: what is left of .venv is of no use.
