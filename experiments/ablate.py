@@ -62,7 +62,7 @@ def main(config: DictConfig, reporter: Run) -> None:
         models = models_of(settings["models"], settings["weights"])
     else:
         models = [Model.of(settings["model"], settings["engine"])]
-    with progress_bars(console) as progress:
+    with progress_bars(console, reporter) as progress:
         records, computed = run(settings, models, progress)
     named = [HydraConfig.get().runtime.choices[group] for group in ("benchmark", "model")]
     own = "-".join(name for name in named if name)

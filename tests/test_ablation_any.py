@@ -6,6 +6,7 @@ import json
 from dataclasses import replace
 
 import datasets
+import pandas as pd
 import pytest
 import torch
 from fixtures_benchmarks import FIXTURES
@@ -110,7 +111,11 @@ def test_a_named_model_and_benchmark_get_tables_and_figures(data, tmp_path, caps
     records = ablated(
         folder, "experiment=ablation_noise", "model=tiny_internvl", "benchmark=winoground",
         f"benchmark.path={data}/winoground", "size=4",
+        "logger=csv", f"logger.folder={tmp_path}/tables",
     )  # fmt: skip
+    reported = pd.read_csv(tmp_path / "tables" / "ablate-answers.csv")
+    assert set(reported["noise"].dropna()) > {"black", "gaussian"}
+    assert (tmp_path / "tables" / "ablate-samples.csv").exists()
     shown = capsys.readouterr().out
     assert "plain decoding and FOCUS" in shown
     assert "tables and figures" in shown
