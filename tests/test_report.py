@@ -6,6 +6,8 @@ import re
 import shutil
 from pathlib import Path
 
+import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
@@ -16,6 +18,7 @@ from analysis.ablation_views import VIEWS
 from analysis.ablations import IMAGE_SCORE, of_kind, write_records
 from analysis.claims import CLAIMS
 from analysis.comparisons import selected
+from analysis.figures import save_figure
 from analysis.results import Found, Page
 from analysis.zoo import MODEL, focus_points, models_frame, read_models
 from experiments import report
@@ -72,6 +75,19 @@ def test_docs_hold_what_pages_show_and_no_more():
             with Image.open(path) as image:
                 assert image.mode == "P", path
                 assert image.width <= 1300, path
+
+
+@pytest.mark.parametrize("width", [4, 16])
+def test_a_figure_is_saved_as_wide_as_it_is_shown_and_indexed(tmp_path, width):
+    figure, axes = plt.subplots(figsize=(width, 2))
+    axes.plot([0, 1], color=(0.8, 0.1, 0.2))
+    save_figure(figure, tmp_path / "figure.png")
+    with Image.open(tmp_path / "figure.png") as image:
+        assert image.mode == "P"
+        assert 400 <= image.width <= 1200
+        away = np.abs(np.array(image.convert("RGB")).astype(int) - [204, 26, 51]).sum(axis=-1)
+        assert away.min() < 30  # a thin line keeps its colour
+    assert not plt.fignum_exists(figure.number)
 
 
 def test_renewing_an_experiment_adds_less_than_a_megabyte():
