@@ -17,7 +17,7 @@ from typing import Any
 
 from PIL import Image
 
-from analysis.leakage import kind_of_word
+from analysis.leakage import ABSTENTION, kind_of_word
 from analysis.tables import BASELINE
 from focus.benchmarks.base import Example
 from focus.images import IMAGE_PLACEHOLDER
@@ -80,12 +80,11 @@ def chosen(records: Iterable[Record], limit: int) -> list[list[Record]]:
         [each for each in own.values() if any(r["decoding"] == BASELINE for r in each)]
         for own in questions.values()
     ]
-    left, found = limit, []
-    for k, own in sorted(enumerate(known), key=lambda pair: len(pair[1])):
-        share = own[: left // (len(known) - len(found))]
-        left -= len(share)
-        found.append((k, share))
-    return [question for _, share in sorted(found) for question in share]
+    left, found = limit, dict[int, list[list[Record]]]()
+    for k in sorted(range(len(known)), key=lambda k: len(known[k])):
+        found[k] = known[k][: left // (len(known) - len(found))]
+        left -= len(found[k])
+    return [question for k in sorted(found) for question in found[k]]
 
 
 def page_data(
@@ -146,9 +145,7 @@ def data_url(image: Image.Image, thumbnail: int) -> str:
     return f"data:image/{form.lower()};base64,{encoded}"
 
 
-def _answers(
-    example: Example, records: Sequence[Record], lenses: Lenses
-) -> list[dict[str, Any]]:
+def _answers(example: Example, records: Sequence[Record], lenses: Lenses) -> list[dict[str, Any]]:
     """One for every model and strategy beside plain decoding; that alone where there is none."""
     by_model: dict[str, dict[str, Record]] = {}
     for record in records:
@@ -158,16 +155,18 @@ def _answers(
         plain = own.get(BASELINE)
         if plain is None:
             continue
-        for name in [name for name in own if name != BASELINE] or [None]:
-            other = own[name] if name else None
-            both = [("plain", plain)] + ([(str(name), other)] if other else [])
+        for name in [name for name in own if name != BASELINE] or [""]:
+            other = own.get(name)
+            both = [("plain", plain)] + ([(name, other)] if other else [])
             found.append(
                 {
                     "model": model,
-                    "strategy": name,
+                    "strategy": name or None,
                     "tags": tags(plain, other),
                     "said": [_said(label, record, example) for label, record in both],
-                    "rows": [row for label, record in both for row in _rows(label, record, example)],
+                    "rows": [
+                        row for label, record in both for row in _rows(label, record, example)
+                    ],
                     "lens": [
                         {key: seen[key] for key in ("place", "right", "leaked")}
                         for seen in lenses.get((model, plain["benchmark"], example.id), ())
@@ -179,14 +178,14 @@ def _answers(
 
 def _said(label: str, record: Mapping[str, Any], example: Example) -> dict[str, Any]:
     """The text of a strategy, and what it is: what a parser has read counts, not how it reads."""
-    kind = "right answer" if record["correct"] else kind_of_word(record["text"], "", ())
-    if record["leaked"]:
-        kind = "another image's answer"
+    kind = "abstains" if record["text"] == ABSTENTION else "other"
+    for name, found in (("right", record["correct"]), ("leaked", record["leaked"])):
+        kind = name if found else kind
     ranked = record.get("choice_answer")
     return {
         "by": label,
         "text": record["text"],
-        "kind": CLASSES[kind],
+        "kind": kind,
         "ranked": ranked if ranked not in (None, record["text"], record["parsed"]) else None,
     }
 
@@ -196,13 +195,14 @@ def _rows(label: str, record: Mapping[str, Any], example: Example) -> list[dict[
     tops, likely = record.get("row_tops") or {}, record.get("row_logprobs") or {}
     rows = [
         {
-            "label": "both" if label == "plain" and len(tops) == 1 else name,
+            "label": name,
             "shows": _shows(name, len(example.images)),
             "top": top,
             "kind": _kind(top, example),
             "p": _probabilities(likely.get(name)),
         }
-        for name, top in tops.items()
+        # The reference last, as it is what is subtracted.
+        for name, top in sorted(tops.items(), key=lambda each: each[0] == "reference")
     ]
     if len(rows) == 1:
         return [{**rows[0], "label": label}]

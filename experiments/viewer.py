@@ -13,7 +13,7 @@ from experiments.config import check_command_line
 check_command_line("viewer", __name__)  # before the seconds that the other imports take
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ from focus.benchmarks import AbstractBenchmark, Example
 from focus.errors import CheckpointUnavailableError, InvalidValueError, RecordsConflictError
 from focus.probes import Lens, Observation, Question
 from focus.reading import Reader
-from focus.records import RECORDS, Record, identity, read_records
+from focus.records import RECORDS, Record, read_records
 
 #: Of a question, by (model, benchmark, id).
 Key = tuple[str, str, str]
@@ -63,35 +63,19 @@ def main(config: DictConfig, run: Run) -> None:
 
 
 def read_run(folder: Path) -> tuple[dict[str, Any], list[Record]]:
-    """Settings and records of a run; those of plain decoding may lie in a folder beside it.
+    """Settings and records of a run.
 
     Raises:
         InvalidValueError: the folder holds no run, or plain decoding has not answered anything.
     """
     if not (folder / "run.json").is_file():
         raise InvalidValueError("folder", str(folder), "a folder with run.json and records.jsonl")
-    settings = _settings(folder)
-    records = [*_plain_records(folder, settings), *_records(folder)]
+    settings = json.loads((folder / "run.json").read_text(encoding="utf-8"))["config"]
+    names = (RECORDS, f"{RECORDS}.gz")
+    records = [record for name in names for record in read_records(folder / name)]
     if not any(record["decoding"] == BASELINE for record in records):
         raise InvalidValueError("folder", str(folder), "a run that plain decoding has answered too")
     return settings, records
-
-
-def _plain_records(folder: Path, settings: dict[str, Any]) -> Iterator[Record]:
-    """What `experiments.evaluate` has answered plainly: the same settings but for the strategy."""
-    for run in sorted((folder.parent / "plain").glob("*/run.json")):
-        other = _settings(run.parent)
-        if identity({**other, "decoding": None}) == identity({**settings, "decoding": None}):
-            yield from _records(run.parent)
-
-
-def _settings(folder: Path) -> dict[str, Any]:
-    return json.loads((folder / "run.json").read_text(encoding="utf-8"))["config"]
-
-
-def _records(folder: Path) -> Iterator[Record]:
-    for name in (RECORDS, f"{RECORDS}.gz"):
-        yield from read_records(folder / name)
 
 
 def nodes(settings: dict[str, Any], name: str) -> list[DictConfig]:
@@ -134,13 +118,13 @@ def lens_of(
         request = request_of(benchmark, example, budget=vlm.budget)
         question = Question.of(vlm, benchmark, records[0]["index"], example, request)
         asked += [question] if question else []
-    seen = Lens().observe(Reader(vlm, batch=batch), asked, range(len(asked)), Path())
-    return {
-        (vlm.name, question.benchmark.name, question.example.id): [
-            each for each in own if each["tokens"] == "last token"
-        ]
-        for question, own in zip(asked, seen, strict=True)
-    }
+    reader, found = Reader(vlm, batch=batch), {}
+    for start in range(0, len(asked), batch):
+        part = range(start, min(start + batch, len(asked)))
+        for i, seen in zip(part, Lens().observe(reader, asked, part, Path()), strict=True):
+            key = (vlm.name, asked[i].benchmark.name, asked[i].example.id)
+            found[key] = [each for each in seen if each["tokens"] == "last token"]
+    return found
 
 
 if __name__ == "__main__":
