@@ -4,7 +4,7 @@
 #
 #   PYTHON=python3.12   interpreter to build the environment with
 #   UV=                 use pip even where uv is installed
-#   ARGS="..."          further arguments for demo, test, train-zoo, ladder, doctor, probe, leakage, evaluate, rescore, main-table, ablations, report, forecast, bench
+#   ARGS="..."          further arguments for demo, test, train-zoo, ladder, doctor, probe, leakage, evaluate, rescore, viewer, main-table, ablations, report, forecast, bench
 #   MODELS=all          demo of every embedded model, not only of the three kinds of one architecture
 #   QUICK=1             demo, probes and ablations on a few questions only
 #   RUN=1               main-table runs what is missing first (ARGS="model=internvl3_2b": a part)
@@ -23,7 +23,7 @@ ABLATIONS := $(patsubst conf/experiment/ablation_%.yaml,ablation-%,$(wildcard co
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help env demo test test-slow test-vllm lint format typecheck notebooks train-zoo ladder doctor probe leakage evaluate rescore main-table ablations forecast report bench lock clean
+.PHONY: help env demo test test-slow test-vllm lint format typecheck notebooks train-zoo ladder doctor probe leakage evaluate rescore viewer main-table ablations forecast report bench lock clean
 .PHONY: $(ABLATIONS)
 
 help: ## List the targets
@@ -78,6 +78,9 @@ evaluate: $(INSTALLED) ## Evaluate (ARGS="model=qwen2_5_vl_7b decoding=focus dec
 
 rescore: $(INSTALLED) ## Read a finished log with every parser (ARGS="folder=results/evaluate/<run>")
 	$(VENV_PYTHON) -m experiments.rescore $(ARGS)
+
+viewer: $(INSTALLED) ## Questions of a finished run in one HTML file, to open in a browser (ARGS="folder=results/evaluate/<run>")
+	$(VENV_PYTHON) -m experiments.viewer $(ARGS)
 
 main-table: $(INSTALLED) ## Published numbers beside ours, and what has not been run (RUN=1: run it first)
 	$(if $(RUN),$(VENV_PYTHON) -m experiments.evaluate experiment=main_table$(if $(OFFICIAL),_official) $(ARGS))

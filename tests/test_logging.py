@@ -26,7 +26,7 @@ TINY = ("model=tiny_internvl", "settings.max_new_tokens=2", "limit=4", "threads=
 ABOUT = About("demo", "demo", ["limit=4", "results=/tmp/x", "logger=wandb"], {"limit": 4})
 COMMANDS = {
     **{name: name for name in ("demo", "probe", "equivalence", "forecast", "bench", "doctor")},
-    **{name: name for name in ("main_table", "rescore", "train_zoo")},
+    **{name: name for name in ("main_table", "rescore", "train_zoo", "viewer")},
     "config": "evaluate",
 }
 
