@@ -26,7 +26,7 @@ from analysis.findings import (
 from analysis.judging import rule_cells
 from analysis.outcomes import outcome_table, sentence
 from analysis.results import Found
-from focus.zoo.answers import READINGS
+from focus.marks import READINGS
 
 
 def write_page(folder: Path, name: str, records: list[Record], found: Found) -> None:

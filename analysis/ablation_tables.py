@@ -27,7 +27,7 @@ from analysis.ablations import (
 )
 from analysis.comparisons import compare, selected
 from analysis.rules import TAKES_OVER, rows_of
-from focus.zoo.answers import CANDIDATES, VOCABULARY
+from focus.marks import CANDIDATES, VOCABULARY
 
 #: Most lines of a table in the terminal.
 SCREEN = 30

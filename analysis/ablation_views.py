@@ -36,7 +36,7 @@ from analysis.ablations import (
 from analysis.claims import DEFAULT_NOISE
 from analysis.equivalence import CELL, compared, equivalence_figure, pairs
 from analysis.judging import rule_cells
-from focus.zoo.answers import CANDIDATES, READINGS, VOCABULARY
+from focus.marks import CANDIDATES, READINGS, VOCABULARY
 
 Draw = Callable[[list[Record], pd.DataFrame], Figure | None]
 """From the records of an experiment and its pooled frame to a figure, if there is one to draw."""

@@ -1,7 +1,7 @@
 """From lines of marks to tables: accuracies, leakage and differences to plain decoding.
 
 A record is one line of `experiments.ablate`: settings, and the marks of all questions
-(`focus.zoo.answers`). Lines of one model about the same ``questions`` pair question by question;
+(`focus.marks`). Lines of one model about the same ``questions`` pair question by question;
 those whose ``rule`` is ``plain`` are the baseline.
 """
 
@@ -23,7 +23,7 @@ from analysis.resampling import difference_row, mean_interval
 from analysis.statistics import holm
 from analysis.zoo import TRACEABLE
 from focus.errors import InvalidValueError
-from focus.zoo.answers import CANDIDATES, VOCABULARY
+from focus.marks import CANDIDATES, VOCABULARY
 
 Record = dict[str, Any]
 PLAIN = "plain"

@@ -13,8 +13,8 @@ from typing import Any
 
 from analysis.ablations import HEADLINE, PLAIN
 from analysis.comparisons import ABOVE, ALIKE, BELOW, MARGIN
+from focus.marks import CANDIDATES, VOCABULARY
 from focus.noise import NOISE_TYPES
-from focus.zoo.answers import CANDIDATES, VOCABULARY
 
 DEFAULT_NOISE = "imagenet+uniform"
 FOCUS = {"rule": "sum"}
@@ -36,7 +36,7 @@ class Test:
         every: whether that is said of each condition by itself: a model's verdict is then that of
             its worst one, since opposite differences would cancel out.
         metric: see `analysis.comparisons.compare`.
-        reading: of the answers, see `focus.zoo.answers`.
+        reading: of the answers, see `focus.marks`.
     """
 
     label: str

@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 
 from analysis.ablations import PLAIN, Record, of_kind, unit_values
 from analysis.statistics import paired_difference
-from focus.zoo.answers import CANDIDATES, VOCABULARY
+from focus.marks import CANDIDATES, VOCABULARY
 
 #: Accuracies that differ by less are the same.
 MARGIN = 0.02

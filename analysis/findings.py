@@ -20,7 +20,7 @@ from analysis.claims import DEFAULT_NOISE
 from analysis.comparisons import by_kind, compare, selected
 from analysis.judging import BOUNDS, CELL, PUBLISHED, SPLITS, against, count
 from analysis.zoo import rank_correlation
-from focus.zoo.answers import CANDIDATES, VOCABULARY
+from focus.marks import CANDIDATES, VOCABULARY
 
 #: Roles of rows, and what of them a table of models shows.
 ROLES = {

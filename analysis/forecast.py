@@ -17,7 +17,7 @@ import scipy.stats
 import statsmodels.api as sm
 
 from focus.forecast import ROW_STATISTICS
-from focus.zoo.answers import CANDIDATES, READINGS, VOCABULARY
+from focus.marks import CANDIDATES, READINGS, VOCABULARY
 
 RULES = ("sum", "max", "routed")
 LABELS = ("model", "architecture", "kind", "split", "world", "questions", "num_images")

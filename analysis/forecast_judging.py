@@ -29,8 +29,8 @@ from analysis.forecast import (
     of_rule,
     tried,
 )
+from focus.marks import CANDIDATES
 from focus.randomness import generator
-from focus.zoo.answers import CANDIDATES
 
 WAYS = ("test", "architecture", "kind", "questions")
 BINS = 8

@@ -16,7 +16,7 @@ from analysis.forecast_judging import WAYS, Interval, forecasts
 from analysis.statistics import wilson_interval
 from analysis.zoo_figures import MARKERS
 from focus.forecast import ROW_STATISTICS, RULE_STATISTICS
-from focus.zoo.answers import CANDIDATES, VOCABULARY
+from focus.marks import CANDIDATES, VOCABULARY
 
 Judged = Mapping[str, Any]
 NAMES = {"sum": "the published sum", "max": "the maximum", "routed": "routed FOCUS"}

@@ -9,7 +9,7 @@ import pandas as pd
 from analysis.ablations import PLAIN, Record, of_kind
 from analysis.comparisons import compare
 from analysis.statistics import holm
-from focus.zoo.answers import VOCABULARY
+from focus.marks import VOCABULARY
 
 PUBLISHED = "sum"
 #: They know the asked image: upper bounds of isolation, no methods.

@@ -27,7 +27,7 @@ from analysis.findings import (
 from analysis.judging import judge, regimes
 from analysis.outcomes import Outcome, claim_table, glance_table, outcome, verdict_frame
 from analysis.results_figures import abstention_figure, effect_figure, verdict_figure
-from focus.zoo.answers import READINGS
+from focus.marks import READINGS
 
 #: Of the figures, beside the page.
 FOLDER = "claims"

@@ -36,8 +36,7 @@ from experiments.ablation_questions import (
 from experiments.ablation_rows import Rows
 from focus.decoding import CaptionThenAnswer
 from focus.errors import FocusError, InvalidValueError, PromptError, UnknownNameError
-from focus.records import digest
-from focus.zoo.answers import (
+from focus.marks import (
     MARKS,
     READINGS,
     WRONG,
@@ -46,6 +45,7 @@ from focus.zoo.answers import (
     read,
     right_probability,
 )
+from focus.records import digest
 
 CHOSEN = "chosen"
 EXTRAS = ("vcd", "single_image", "plain_isolated", *TAKES_OVER)

@@ -30,8 +30,8 @@ from focus.decoding import (
 )
 from focus.decoding.interventions import AbstractIntervention
 from focus.errors import UnknownNameError
+from focus.first_tokens import first_logits, row_logits
 from focus.records import digest
-from focus.zoo.rows import first_logits, row_logits
 
 #: Strategies that change the prompt or the forward pass, and leave one row.
 INTERVENING = sorted(

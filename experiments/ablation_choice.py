@@ -23,7 +23,7 @@ from experiments.ablation_questions import AnyQuestions
 from experiments.ablation_rows import Rows
 from focus.decoding import Vcd
 from focus.errors import InvalidValueError
-from focus.zoo.answers import read
+from focus.marks import read
 
 #: Accuracy on dev that a threshold may give up for fewer branches.
 SLACK = 0.005

@@ -18,12 +18,12 @@ from experiments.ablation_questions import AnyQuestions, Loaded, load_questions
 from experiments.config import CONF, build, plain
 from focus.engines import AbstractEngine
 from focus.errors import InvalidValueError, UnknownNameError
+from focus.marks import CANDIDATES, READINGS, AnswerKey
 from focus.models import VisionLanguageModel
 from focus.models.loading import EMBEDDED_PREFIX, embedded_names, embedded_path
 from focus.records import digest, identity
 from focus.scoring import choice_tokens, first_tokens
-from focus.zoo.answers import CANDIDATES, READINGS, AnswerKey
-from focus.zoo.questions import UNKNOWN
+from focus.worlds.questions import UNKNOWN
 
 #: Of vocabularies up to this size, every token is looked at.
 SMALL = 4096

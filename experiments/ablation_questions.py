@@ -23,8 +23,8 @@ from focus.benchmarks.embedded import KINDS, AbstractEmbedded, asked_view, view_
 from focus.decoding import Request
 from focus.errors import InvalidValueError, UnknownNameError
 from focus.records import digest
+from focus.worlds import WORLDS
 from focus.zoo.mixture import MAX_FRAMES
-from focus.zoo.worlds import WORLDS
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ from focus.benchmarks.base import Example
 from focus.benchmarks.embedded import asked_view, view_units
 from focus.decoding import ComposedFocus, Focus, MaskedFocus, Request
 from focus.errors import InvalidValueError, UnknownNameError
+from focus.first_tokens import Branches, Tint
 from focus.noise import NoiseConfig
-from focus.zoo.rows import Branches, Tint
 
 TARGETS = ("units", "all", "named", "pairs")
 #: How a row's text is kept from the other images: by noise in a sequence of its own, by noise
@@ -29,7 +29,7 @@ class Rows:
         sharing: see `focus.decoding.Focus`.
         targets: a branch for each view (``units``), for each image (``all``: a frame of a clip by
             itself), for the asked view alone (``named``) or for two views together (``pairs``).
-        tint: see `focus.zoo.rows`.
+        tint: see `focus.first_tokens`.
         scheme: one of `SCHEMES`.
     """
 

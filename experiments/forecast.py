@@ -43,8 +43,8 @@ from experiments.logging import Run, reported, samples
 from focus.decoding import Focus
 from focus.environment import environment
 from focus.forecast import row_statistics, rule_statistics
+from focus.marks import CANDIDATES, MARKS, READINGS, RIGHT, read
 from focus.records import digest
-from focus.zoo.answers import CANDIDATES, MARKS, READINGS, RIGHT, read
 
 #: Part of every key: raise it when a table of questions would come out otherwise.
 VERSION = 2

@@ -19,8 +19,8 @@ from focus.benchmarks.embedded import (
     WhichImage,
 )
 from focus.benchmarks.registry import EMBEDDED
-from focus.zoo.questions import MAX_IMAGES
-from focus.zoo.worlds import Truth, world_of
+from focus.worlds import Truth, world_of
+from focus.worlds.questions import MAX_IMAGES
 
 SEVERAL = (IndexedQuestion, WhichImage, OddOneOut, SameOrDifferent, Counting, LeakageProbe)
 GROUPS = (OddOneOut, SameOrDifferent, Counting)  # about all views

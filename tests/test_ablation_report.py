@@ -72,7 +72,7 @@ from experiments.ablation_blocks import Block
 from experiments.ablation_rows import Rows
 from experiments.config import CONF, compose_config, plain
 from focus.errors import InvalidValueError
-from focus.zoo.answers import CANDIDATES, VOCABULARY
+from focus.marks import CANDIDATES, VOCABULARY
 
 ROWS = asdict(Rows())
 KINDS = {"a-abstaining": "abstaining", "b-answering": "answering"}

@@ -37,9 +37,9 @@ from focus.decoding import (
 from focus.decoding.single_image import SingleImage
 from focus.engines import LocalEngine
 from focus.errors import InvalidValueError, UnknownNameError
-from focus.zoo.answers import CANDIDATES, VOCABULARY, read
+from focus.first_tokens import coloured_like, first_logits, plain_logits, row_logits
+from focus.marks import CANDIDATES, VOCABULARY, read
 from focus.zoo.architectures import ARCHITECTURES, Architecture
-from focus.zoo.rows import coloured_like, first_logits, plain_logits, row_logits
 
 ONE = GenerationSettings(max_new_tokens=1)
 EXPERIMENTS = sorted(path.stem for path in (CONF / "experiment").glob("ablation_*.yaml"))

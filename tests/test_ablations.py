@@ -25,8 +25,8 @@ from analysis.statistics import clustered_interval, paired_difference, wilson_in
 from focus.aggregation import AGGREGATIONS
 from focus.contrast import combine
 from focus.errors import InvalidValueError, UnknownNameError
+from focus.marks import CANDIDATES, VOCABULARY, AnswerKey, read, right_probability
 from focus.scoring import Reference
-from focus.zoo.answers import CANDIDATES, VOCABULARY, AnswerKey, read, right_probability
 
 IDS = {"red": 0, "blue": 1, "green": 2, "unknown": 3, "square": 4}
 ASKED = [

@@ -20,7 +20,7 @@ from focus.benchmarks.embedded import KINDS
 from focus.benchmarks.longbench_tasks import TASKS
 from focus.benchmarks.registry import BENCHMARKS, EMBEDDED, parsers_of
 from focus.scoring import Reference
-from focus.zoo.worlds import WORLDS
+from focus.worlds import WORLDS
 
 datasets.disable_progress_bars()
 

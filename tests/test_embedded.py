@@ -25,8 +25,8 @@ from focus.benchmarks.embedded import (
 )
 from focus.benchmarks.embedded.single import SKILLS
 from focus.benchmarks.registry import EMBEDDED
-from focus.zoo.questions import LETTERS, NUMBERS, ORDINALS
-from focus.zoo.worlds import WORLDS, AbstractWorld, Truth, world_of
+from focus.worlds import WORLDS, AbstractWorld, Truth, world_of
+from focus.worlds.questions import LETTERS, NUMBERS, ORDINALS
 
 
 def oracle(body: str, views: tuple[Truth, ...], world: AbstractWorld) -> str:

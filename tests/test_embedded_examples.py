@@ -25,8 +25,8 @@ from focus.benchmarks.embedded.base import MIXED
 from focus.benchmarks.registry import BENCHMARKS, EMBEDDED, parsers_of
 from focus.branches import target_units
 from focus.errors import InvalidValueError, UnknownNameError
-from focus.zoo.questions import NUMBERS, ORDINALS
-from focus.zoo.worlds import SPLITS, WORLDS, world_of
+from focus.worlds import SPLITS, WORLDS, world_of
+from focus.worlds.questions import NUMBERS, ORDINALS
 
 
 @pytest.mark.parametrize("name", EMBEDDED)

@@ -10,7 +10,7 @@ import pytest
 
 from focus.benchmarks.embedded import IndexedQuestion, LeakageProbe, MinimalPair, SameOrDifferent
 from focus.benchmarks.export import FEATURES, as_dataset, as_example
-from focus.zoo.worlds import Scenes
+from focus.worlds import Scenes
 
 datasets.disable_progress_bars()
 

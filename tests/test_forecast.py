@@ -34,8 +34,8 @@ from focus.doctor.behaviour import naming
 from focus.doctor.forecasting import question_statistics
 from focus.errors import InvalidValueError, UnknownNameError
 from focus.forecast import FITTED, ROW_STATISTICS, Forecast, row_statistics, rule_statistics
+from focus.marks import CANDIDATES
 from focus.models.loading import embedded_path
-from focus.zoo.answers import CANDIDATES
 
 DOCS = CONF.parent / "docs" / "forecast"
 CANDIDATE = torch.tensor([True, True, True, False])  # and "unknown"

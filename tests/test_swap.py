@@ -26,7 +26,7 @@ from focus.engines import LocalEngine
 from focus.errors import InvalidValueError
 from focus.models import VisionLanguageModel
 from focus.noise import NoiseConfig
-from focus.zoo.worlds import WORLDS
+from focus.worlds import WORLDS
 
 datasets.disable_progress_bars()
 

@@ -8,12 +8,12 @@ from PIL import Image
 
 from focus.errors import InvalidValueError, UnknownNameError
 from focus.randomness import generator
-from focus.zoo.worlds import SIZE, SPLITS, WORLDS, AbstractWorld, Truth, world_of
-from focus.zoo.worlds import photos as photos_module
-from focus.zoo.worlds.clips import Clips
-from focus.zoo.worlds.digits import Digits, scans
-from focus.zoo.worlds.photos import Photos, photo, regions
-from focus.zoo.worlds.scenes import COLORS
+from focus.worlds import SIZE, SPLITS, WORLDS, AbstractWorld, Truth, world_of
+from focus.worlds import photos as photos_module
+from focus.worlds.clips import Clips
+from focus.worlds.digits import Digits, scans
+from focus.worlds.photos import Photos, photo, regions
+from focus.worlds.scenes import COLORS
 
 
 @pytest.fixture(params=list(WORLDS))
@@ -158,7 +158,7 @@ def test_digit_scans_show_the_digit():
 
 def test_digits_show_scans_of_their_split(monkeypatch: pytest.MonkeyPatch):
     """Scans are exchanged for opacities that tell which scan was used."""
-    from focus.zoo.worlds import digits
+    from focus.worlds import digits
 
     plain = tuple(Image.new("L", (8, 8), 255) for _ in range(1797))
     used: list[int] = []

@@ -18,10 +18,13 @@ from focus.benchmarks.embedded import IndexedQuestion, MinimalPair, SingleImage
 from focus.decoding import Focus, GenerationSettings, Request, Vanilla
 from focus.engines import LocalEngine
 from focus.errors import InvalidValueError, UnknownNameError
+from focus.first_tokens import RowLogits, plain_logits, row_logits
 from focus.models import VisionLanguageModel
 from focus.models.loading import FAMILIES, Checkpoint, family_of
 from focus.prompts import build_prompt, chat_messages
 from focus.randomness import generator
+from focus.worlds import WORLDS
+from focus.worlds.questions import NUMBERS, ORDINALS, UNKNOWN
 from focus.zoo import card as card_module
 from focus.zoo import evaluation
 from focus.zoo.architectures import ARCHITECTURES, Architecture, architecture_of
@@ -39,12 +42,9 @@ from focus.zoo.mixture import (
     masked_item,
     single_item,
 )
-from focus.zoo.questions import NUMBERS, ORDINALS, UNKNOWN
-from focus.zoo.rows import RowLogits, plain_logits, row_logits
 from focus.zoo.skills import skill_curves
 from focus.zoo.training import Recipe, Stage, State, answer_loss, train
 from focus.zoo.vocabulary import token_ids
-from focus.zoo.worlds import WORLDS
 
 TINY = Architecture(**SIZES)
 CLOSE = {"atol": 1e-4, "rtol": 1e-4}

@@ -19,7 +19,7 @@ from focus.benchmarks.vismin import VisMin
 from focus.benchmarks.winoground import Winoground
 from focus.errors import UnknownNameError
 from focus.scoring import Scorer
-from focus.zoo.worlds import WORLDS
+from focus.worlds import WORLDS
 
 _HUB: tuple[type[AbstractHubBenchmark], ...] = (
     *(Winoground, VisMin, MantisEval, MuirBench),

@@ -15,8 +15,8 @@ from tqdm import tqdm
 from focus.errors import InvalidValueError
 from focus.noise import NOISE_TYPES, noise_image
 from focus.randomness import generator
-from focus.zoo.worlds import world_of
-from focus.zoo.worlds.base import SIZE, AbstractWorld, Truth
+from focus.worlds import world_of
+from focus.worlds.base import SIZE, AbstractWorld, Truth
 
 #: Noise that a model sees in training: the published types that hide the image completely.
 NOISE_NAMES = tuple(

@@ -15,8 +15,8 @@ from transformers import ProcessorMixin
 from focus.errors import InvalidValueError
 from focus.images import IMAGE_PLACEHOLDER
 from focus.models.base import AbstractFamily
+from focus.worlds.base import SIZE
 from focus.zoo.vocabulary import ASSISTANT, END, USER
-from focus.zoo.worlds.base import SIZE
 
 
 @dataclass(frozen=True)

@@ -24,14 +24,14 @@ from focus.benchmarks.embedded import KINDS, AbstractEmbedded, asked_view, view_
 from focus.contrast import combine
 from focus.decoding import Focus, Request
 from focus.engines import LocalEngine
+from focus.first_tokens import RowLogits, plain_logits, row_logits
+from focus.marks import CANDIDATES, VOCABULARY, AnswerKey, read
 from focus.models import VisionLanguageModel
 from focus.noise import NoiseConfig
-from focus.zoo.answers import CANDIDATES, VOCABULARY, AnswerKey, read
+from focus.worlds import WORLDS
+from focus.worlds.questions import MAX_IMAGES, UNKNOWN
 from focus.zoo.forward import Frontend
 from focus.zoo.mixture import MAX_FRAMES
-from focus.zoo.questions import MAX_IMAGES, UNKNOWN
-from focus.zoo.rows import RowLogits, plain_logits, row_logits
-from focus.zoo.worlds import WORLDS
 
 #: Noise of FOCUS on every card.
 NOISE_NAME = "imagenet+uniform"

@@ -13,10 +13,9 @@ from typing import Literal
 import numpy as np
 
 from focus.errors import InvalidValueError
-from focus.zoo import questions
+from focus.worlds import WORLDS, questions, world_of
+from focus.worlds.base import AbstractWorld, Truth, pick, varied
 from focus.zoo.bank import ImageBank
-from focus.zoo.worlds import WORLDS, world_of
-from focus.zoo.worlds.base import AbstractWorld, Truth, pick, varied
 
 SINGLE_SKILLS = ("name", "yes_no", "letter", "describe", "which_caption")
 #: Questions about one of several images, with their shares; the rest need all images at once.

@@ -8,10 +8,10 @@ import torch
 from transformers import PreTrainedModel
 
 from focus.randomness import generator
+from focus.worlds import world_of
 from focus.zoo.bank import ImageBank
 from focus.zoo.forward import Frontend
 from focus.zoo.mixture import SINGLE_SKILLS, Item, Mixture, clean_item, masked_item, single_item
-from focus.zoo.worlds import world_of
 
 
 def skill_curves(

@@ -24,11 +24,11 @@ from transformers import PreTrainedModel, ProcessorMixin
 
 from focus.errors import InvalidValueError
 from focus.randomness import generator
+from focus.worlds.questions import UNKNOWN
 from focus.zoo.architectures import Architecture, architecture_of
 from focus.zoo.bank import ImageBank, build_bank
 from focus.zoo.forward import Frontend
 from focus.zoo.mixture import Item, Mixture, draw_items
-from focus.zoo.questions import UNKNOWN
 
 #: Called after every step with (stage, step in the stage, loss, learning rate).
 Report = Callable[[str, int, float, float], None]

@@ -9,8 +9,8 @@ from tokenizers import AddedToken, Tokenizer, normalizers, pre_tokenizers
 from tokenizers.models import WordLevel
 from transformers import PreTrainedTokenizerFast
 
-from focus.zoo.questions import LETTERS, NUMBERS, ORDINALS, UNKNOWN
-from focus.zoo.worlds import WORLDS
+from focus.worlds import WORLDS
+from focus.worlds.questions import LETTERS, NUMBERS, ORDINALS, UNKNOWN
 
 PAD, UNK, END = "<|pad|>", "<|unk|>", "<|end|>"
 USER, ASSISTANT = "<|user|>", "<|assistant|>"

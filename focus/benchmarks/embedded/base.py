@@ -17,8 +17,7 @@ from PIL import Image
 from focus.benchmarks.base import AbstractBenchmark, Descriptions, Example
 from focus.errors import InvalidValueError
 from focus.randomness import generator
-from focus.zoo import questions
-from focus.zoo.worlds import SPLITS, AbstractWorld, Truth, pick, world_of
+from focus.worlds import SPLITS, AbstractWorld, Truth, pick, questions, world_of
 
 #: Domain of a question about views of several.
 MIXED = "mixed"
@@ -74,7 +73,7 @@ class AbstractEmbedded(AbstractBenchmark):
     for) and ``similarity`` (None where there is no such setting).
 
     Args:
-        world: one of `focus.zoo.worlds.WORLDS`.
+        world: one of `focus.worlds.WORLDS`.
         split: "train", "dev" or "test".
         size: number of examples.
         seed: of the views and of every choice.

@@ -14,8 +14,7 @@ from typing import ClassVar, final
 from focus.benchmarks.embedded.base import AbstractEmbedded, Draft, check_integer
 from focus.benchmarks.prompting import rotation
 from focus.errors import InvalidValueError
-from focus.zoo import questions
-from focus.zoo.worlds import pick
+from focus.worlds import pick, questions
 
 DIRECTIONS = ("image", "text", "both")
 

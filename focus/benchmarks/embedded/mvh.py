@@ -15,8 +15,7 @@ from focus.benchmarks.embedded.probe import arranged
 from focus.benchmarks.embedded.truths import around, subset
 from focus.benchmarks.mvh_bench import CHOICE, FORMS, NUM_OPTIONS
 from focus.benchmarks.prompting import rotation
-from focus.zoo import questions
-from focus.zoo.worlds import pick
+from focus.worlds import pick, questions
 
 
 @final

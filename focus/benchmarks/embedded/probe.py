@@ -14,8 +14,7 @@ from focus.benchmarks.base import Descriptions
 from focus.benchmarks.embedded.base import AbstractSeveral, Draft, check_integer
 from focus.benchmarks.embedded.truths import around, subset
 from focus.benchmarks.prompting import rotation
-from focus.zoo import questions
-from focus.zoo.worlds import pick
+from focus.worlds import pick, questions
 
 OPTIONS = ("right", "other", "merged")
 #: Places of three options; they take turns, so no letter is favoured.

@@ -7,8 +7,7 @@ from typing import ClassVar, final
 
 from focus.benchmarks.embedded.base import AbstractSeveral, Draft
 from focus.benchmarks.embedded.truths import alike
-from focus.zoo import questions
-from focus.zoo.worlds import pick
+from focus.worlds import pick, questions
 
 
 @final

@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from typing import ClassVar, final
 
 from focus.benchmarks.embedded.base import AbstractEmbedded, Draft
-from focus.zoo import questions
-from focus.zoo.worlds import pick, varied
+from focus.worlds import pick, questions, varied
 
 SKILLS = ("name", "yes_no", "letter", "which_caption")
 

@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 
 import numpy as np
 
-from focus.zoo.worlds import AbstractWorld, Truth, pick
+from focus.worlds import AbstractWorld, Truth, pick
 
 
 def subset(names: Sequence[str], count: int, rng: np.random.Generator) -> tuple[str, ...]:

@@ -12,8 +12,8 @@ from transformers import GenerationConfig, PreTrainedModel, ProcessorMixin
 
 from focus.errors import InvalidValueError
 from focus.randomness import key_to_seed
+from focus.worlds.base import SIZE
 from focus.zoo.vocabulary import END, PAD, token_ids
-from focus.zoo.worlds.base import SIZE
 
 #: Longest prompt: two clips, or eight images, with a question and its answer.
 MAX_LENGTH = 1024

@@ -15,6 +15,7 @@ from transformers import (
 from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import GotOcr2ImageProcessorPil
 
 from focus.models.internvl import InternVLImageProcessor
+from focus.worlds.base import SIZE
 from focus.zoo.architectures.base import AbstractArchitecture, Architecture
 from focus.zoo.vocabulary import (
     IMAGE,
@@ -24,7 +25,6 @@ from focus.zoo.vocabulary import (
     build_tokenizer,
     chat_template,
 )
-from focus.zoo.worlds.base import SIZE
 
 #: As the real checkpoints write them, so that strategies find their delimiters.
 _SPELLING = {IMAGE_START: "<img>", IMAGE_END: "</img>", IMAGE: "<IMG_CONTEXT>"}

@@ -18,9 +18,9 @@ from transformers.models.llava_onevision.image_processing_pil_llava_onevision im
 )
 
 from focus.models.llava_onevision import LlavaOnevisionImageProcessor
+from focus.worlds.base import SIZE
 from focus.zoo.architectures.base import AbstractArchitecture, Architecture
 from focus.zoo.vocabulary import IMAGE, VIDEO, build_tokenizer, chat_template
-from focus.zoo.worlds.base import SIZE
 
 
 @final

@@ -19,6 +19,7 @@ from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLIm
 
 from focus.models.qwen2_5_vl import Qwen2_5_VLImageProcessor
 from focus.models.qwen3_vl import Qwen3VLImageProcessor
+from focus.worlds.base import SIZE
 from focus.zoo.architectures.attention import BLOCKS
 from focus.zoo.architectures.base import AbstractArchitecture, Architecture
 from focus.zoo.vocabulary import (
@@ -29,7 +30,6 @@ from focus.zoo.vocabulary import (
     build_tokenizer,
     chat_template,
 )
-from focus.zoo.worlds.base import SIZE
 
 #: Frames that one patch spans; an image is repeated to fill it.
 _TEMPORAL = 2

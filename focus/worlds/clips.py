@@ -12,8 +12,8 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from focus.randomness import generator
-from focus.zoo.worlds.base import SIZE, AbstractWorld, Truth, pick
-from focus.zoo.worlds.scenes import COLORS, background, draw_shape, shade
+from focus.worlds.base import SIZE, AbstractWorld, Truth, pick
+from focus.worlds.scenes import COLORS, background, draw_shape, shade
 
 _COLORS = ("red", "green", "blue", "yellow")
 _SHAPES = ("circle", "square", "triangle", "cross")

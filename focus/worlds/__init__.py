@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from focus.errors import UnknownNameError
-from focus.zoo.worlds.base import SIZE, SPLITS, AbstractWorld, Truth, pick, varied
-from focus.zoo.worlds.clips import Clips
-from focus.zoo.worlds.digits import Digits
-from focus.zoo.worlds.photos import Photos
-from focus.zoo.worlds.scenes import Scenes
+from focus.worlds.base import SIZE, SPLITS, AbstractWorld, Truth, pick, varied
+from focus.worlds.clips import Clips
+from focus.worlds.digits import Digits
+from focus.worlds.photos import Photos
+from focus.worlds.scenes import Scenes
 
 WORLDS: Mapping[str, AbstractWorld] = {
     world.name: world for world in (Scenes(), Digits(), Photos(), Clips())

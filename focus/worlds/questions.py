@@ -11,7 +11,7 @@ import numpy as np
 
 from focus.errors import InvalidValueError
 from focus.images import IMAGE_PLACEHOLDER
-from focus.zoo.worlds.base import AbstractWorld, Truth
+from focus.worlds.base import AbstractWorld, Truth
 
 ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth")
 NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
@@ -26,7 +26,7 @@ NUM_OPTIONS = 4
 def prompt(num_images: int, body: str, world: AbstractWorld) -> str:
     """The whole question: every image (or clip) announced by its ordinal, then `body`.
 
-    >>> from focus.zoo.worlds.scenes import Scenes
+    >>> from focus.worlds.scenes import Scenes
     >>> prompt(2, "what is the color ?", Scenes())
     'first image : <image> second image : <image> what is the color ?'
     """

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from focus.randomness import generator
-from focus.zoo.worlds.base import SIZE, AbstractWorld, Truth
+from focus.worlds.base import SIZE, AbstractWorld, Truth
 
 #: Colours that stay apart from each other and from every background.
 COLORS = {

@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from focus.randomness import generator
-from focus.zoo.worlds.base import SIZE, AbstractWorld, Truth, pick
+from focus.worlds.base import SIZE, AbstractWorld, Truth, pick
 
 Region = tuple[int, int, int, int]  # top, left, bottom, right: pixels of the photograph
 

@@ -13,8 +13,8 @@ import numpy as np
 from PIL import Image
 
 from focus.randomness import generator
-from focus.zoo.worlds.base import SIZE, AbstractWorld, Truth
-from focus.zoo.worlds.scenes import COLORS, background, shade, textured
+from focus.worlds.base import SIZE, AbstractWorld, Truth
+from focus.worlds.scenes import COLORS, background, shade, textured
 
 _WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 #: Where a class's scans are cut, as shares: train before the first, dev up to the second.
