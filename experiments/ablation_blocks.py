@@ -4,28 +4,23 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from torch import Tensor
 
-import focus.aggregation
 from analysis.ablations import PLAIN
 from analysis.rules import (
     RULES,
     TAKES_OVER,
-    Evidence,
-    agreement,
     apply_rule,
-    divergence,
     rows_of,
 )
 from experiments.ablation_cells import LogitStore
 from experiments.ablation_choice import Chooser, adaptive_parts, vcd_answer
+from experiments.ablation_lines import labels, likeness, row_records, sampled, shown
 from experiments.ablation_models import Model
 from experiments.ablation_questions import (
     AnyQuestions,
@@ -37,19 +32,14 @@ from experiments.ablation_rows import Rows
 from focus.decoding import CaptionThenAnswer
 from focus.errors import FocusError, InvalidValueError, PromptError, UnknownNameError
 from focus.marks import (
-    MARKS,
     READINGS,
-    WRONG,
     AnswerKey,
-    choose_answers,
     read,
-    right_probability,
 )
 from focus.records import digest
 
 CHOSEN = "chosen"
 EXTRAS = ("vcd", "single_image", "plain_isolated", *TAKES_OVER)
-COLLECTIVE = ("counting", "odd", "same", "which")
 #: Part of every key: raise it when a cell's answers would come out otherwise.
 VERSION = 1
 
@@ -318,99 +308,4 @@ class Bench:
             "marks": marks,
             "rows": float(branched if always else 1 + unsure.mean() * branched),
             "margins": [round(float(m), 4) for m in margins],
-        }
-
-
-def likeness(logits: Tensor, exact: Tensor, key: AnswerKey, reading: str) -> dict[str, float]:
-    """How near two strategies are: the share of equal answers, and the mean divergence of the
-    first from the second over the whole vocabulary, in nats.
-
-    Args:
-        logits, exact: ``[questions, columns]``.
-        key: of the questions.
-        reading: of the answers.
-    """
-    said, told = (choose_answers(each, key, reading) for each in (logits, exact))
-    apart = focus.aggregation.divergence(logits.unsqueeze(0), exact)
-    return {
-        "same": round(float((said == told).mean()), 4),
-        "divergence": round(float(apart.mean()), 4),
-    }
-
-
-def labels(model: Model, loaded: Loaded) -> dict[str, Any]:
-    """Columns of every record about a model and a set of questions."""
-    return {"record": "answers", "model": model.name, **loaded.labels}
-
-
-def shown(setting: Mapping[str, Any]) -> str:
-    """A setting as a label; longer texts are left out, they are the same for all models.
-
-    >>> shown({"s": 0.5, "template": " {caption} "})
-    's 0.5'
-    """
-    short = {k: v for k, v in setting.items() if not isinstance(v, str) or len(v) < 8}
-    return " ".join(f"{name} {value}" for name, value in short.items())
-
-
-def sampled(logits: Tensor, key: AnswerKey, reading: str, temperature: float) -> dict[str, Any]:
-    """Expected scores at a temperature, in thousandths."""
-    p = right_probability(logits, key, reading, temperature)
-    return {"temperature": temperature, "scores": np.rint(1000 * p).astype(int).tolist()}
-
-
-def row_records(
-    common: Mapping[str, Any],
-    loaded: Loaded,
-    rows: Rows,
-    evidence: Evidence,
-    key: AnswerKey,
-    words: Mapping[int, str],
-) -> Iterator[dict[str, Any]]:
-    """What each kind of row says first, over the whole vocabulary, and how far branches moved.
-
-    Where questions are about all views, apart by right answer: it shows what a branch cannot know.
-    """
-    apart = loaded.labels["kind"] in COLLECTIVE
-    counts: dict[tuple[str, str | None], Counter[str]] = {}
-    said: dict[tuple[str, str | None], Counter[str]] = {}
-    distance: dict[tuple[str, str | None], list[float]] = {}
-    moved, agreed = divergence(evidence), agreement(evidence)
-    tops = [evidence.plain.argmax(-1), evidence.reference.argmax(-1)]
-    tops += [branch.argmax(-1) for branch in evidence.branches]
-    for q, example in enumerate(loaded.examples):
-        target = rows.target_branch(example)
-        for row, top in enumerate(tops[: 2 + evidence.branches_of(q)]):
-            k = row - 2
-            role = ("plain", "reference")[row] if k < 0 else "branch"
-            if k >= 0 and target is not None:
-                role = "on target" if k == target else "off target"
-            at = (role, example.answer if apart else None)
-            token = int(top[q])
-            count = counts.setdefault(at, Counter())
-            count["total"] += 1
-            known = token < key.code.shape[1]  # else all tokens that begin no answer
-            count[MARKS[key.code[q, token] if known else WRONG]] += 1
-            attribute = example.metadata.get("attribute")
-            if role == "off target" and attribute and rows.targets == "units":
-                count["own"] += words[token] == example.truths[k].get(str(attribute))
-            said.setdefault(at, Counter())[words[token]] += 1
-            if k >= 0:
-                distance.setdefault(at, []).append(float(moved[k, q]))
-                count["agreement"] += round(1000 * float(agreed[k, q]))
-    for (role, answer), count in counts.items():
-        total = count["total"]
-        yield {
-            **common,
-            "record": "rows",
-            "role": role,
-            "answer": answer,
-            "total": total,
-            "right": count["+"],
-            "leaked": count["x"],
-            "unknown": count["?"],
-            "own": count["own"],
-            "said": dict(said[role, answer].most_common(5)),
-            "divergence": round(float(np.mean(distance.get((role, answer), [0.0]))), 4),
-            "agreement": round(count["agreement"] / 1000 / total, 4),
         }

@@ -6,8 +6,8 @@ import statistics
 from collections.abc import Mapping
 from typing import Any
 
-from experiments.ablation_blocks import labels
 from experiments.ablation_cells import built
+from experiments.ablation_lines import labels
 from experiments.ablation_models import Model
 from experiments.ablation_questions import AnyQuestions
 from experiments.ablation_rows import Rows
