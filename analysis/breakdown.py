@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.tables import CELL, independent_mean
+from analysis.summary import CELL, independent_mean
 
 
 def breakdown(records: Iterable[Mapping[str, Any]], *, level: float = 0.95) -> list[dict[str, Any]]:

@@ -148,7 +148,7 @@ def accuracy_figure(rows: Sequence[Mapping[str, object]], metrics: Sequence[str]
     """Each metric with its 95% interval: a panel for each benchmark that has it, models down.
 
     Args:
-        rows: from `analysis.tables.summarise`.
+        rows: from `analysis.summary.summarise`.
         metrics: names; benchmarks without a metric have no panel of it.
     """
     sns.set_theme(style="whitegrid", context="paper")

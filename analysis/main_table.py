@@ -11,7 +11,7 @@ from rich.table import Table
 
 from analysis.paper import PUBLISHED, Published, published
 from analysis.statistics import holm
-from analysis.tables import BASELINE, summarise
+from analysis.summary import BASELINE, summarise
 
 OURS = "focus"
 EMBEDDED = ("scenes_indexed", "scenes_matching")

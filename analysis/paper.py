@@ -18,7 +18,7 @@ class Published:
 
     Args:
         benchmark: as records call it.
-        metric: as summaries call it, see `analysis.tables.metric_values`.
+        metric: as summaries call it, see `analysis.summary.metric_values`.
         model: as records call it; None for a claim about no model in particular ("up to").
         decoding: ``vanilla``, or ``focus`` for a gain over plain decoding.
         value: percent of right answers, or percentage points of gain.

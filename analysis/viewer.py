@@ -18,7 +18,7 @@ from typing import Any
 from PIL import Image
 
 from analysis.leakage import ABSTENTION, kind_of_word
-from analysis.tables import BASELINE
+from analysis.summary import BASELINE
 from focus.benchmarks.base import Example
 from focus.images import IMAGE_PLACEHOLDER
 from focus.records import Record

@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.tables import CELL
+from analysis.summary import CELL
 from experiments.evaluation import ITEM_ERRORS, Cell
 from experiments.logging import Run, samples
 from focus.benchmarks import AbstractBenchmark, Example

@@ -26,7 +26,8 @@ from transformers.utils.logging import disable_progress_bar
 
 from analysis.figures import BranchView, Row, branch_figure, save_figure
 from analysis.leakage import KINDS, kind_of_word
-from analysis.tables import BASELINE, PAIRED_NOTE, paired_table
+from analysis.summary import BASELINE
+from analysis.tables import PAIRED_NOTE, paired_table
 from experiments.cell_reports import report_cells
 from experiments.config import CONF, build, entry_point, plain
 from experiments.evaluation import (

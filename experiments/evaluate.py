@@ -23,7 +23,8 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from analysis.figures import accuracy_figure, save_figure
-from analysis.tables import BASELINE, length_note, power_note, summary_table
+from analysis.summary import BASELINE
+from analysis.tables import length_note, power_note, summary_table
 from experiments.cell_reports import report_cells
 from experiments.config import CONF, build, build_settings, entry_point, plain
 from experiments.evaluation import (

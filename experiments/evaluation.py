@@ -29,7 +29,7 @@ from rich.text import Text
 from torch import Tensor
 
 from analysis.breakdown import breakdown
-from analysis.tables import summarise
+from analysis.summary import summarise
 from experiments.logging import ReportedProgress, Run
 from focus.benchmarks import AbstractBenchmark, Example
 from focus.decoding import AbstractDecoding, Decoded, GenerationSettings, Request

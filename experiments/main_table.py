@@ -37,7 +37,7 @@ from analysis.main_table import (
     source_names,
     terminal_table,
 )
-from analysis.tables import BASELINE
+from analysis.summary import BASELINE
 from experiments.config import CONF, entry_point
 from experiments.evaluate import UNAVAILABLE
 from experiments.evaluation import make_console

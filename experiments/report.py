@@ -41,7 +41,8 @@ from analysis.probes.pages import (
     patching_markdown,
 )
 from analysis.results import FOLDER, Found, Page
-from analysis.tables import bench_markdown, paired_markdown, prefill_markdown, summarise
+from analysis.summary import summarise
+from analysis.tables import bench_markdown, paired_markdown, prefill_markdown
 from analysis.zoo import ladder_frame, models_frame, read_ladder, read_models
 from analysis.zoo_figures import abstention_figure, by_number_figure, ladder_figure
 from analysis.zoo_page import zoo_page

@@ -18,7 +18,8 @@ from pathlib import Path
 import pandas as pd
 from omegaconf import DictConfig, OmegaConf
 
-from analysis.tables import summarise, summary_table
+from analysis.summary import summarise
+from analysis.tables import summary_table
 from experiments.config import entry_point
 from experiments.evaluation import make_console, score_fields
 from experiments.logging import Run, reported

@@ -10,7 +10,7 @@ from typing import Any
 from filelock import FileLock
 from omegaconf import DictConfig
 
-from analysis.tables import SCORES
+from analysis.summary import SCORES
 
 Choice = dict[str, Any]
 

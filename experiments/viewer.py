@@ -21,7 +21,7 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from transformers.utils.logging import disable_progress_bar
 
-from analysis.tables import BASELINE
+from analysis.summary import BASELINE
 from analysis.viewer import chosen, page, page_data
 from experiments.config import build, check_positive, entry_point
 from experiments.evaluation import make_console, request_of, set_threads

@@ -7,8 +7,7 @@ every row; one stop decision ends them all. `transformers` is used, never patche
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, MutableMapping
-from contextlib import contextmanager
+from collections.abc import Callable, Hashable, Iterable, Mapping, MutableMapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -20,13 +19,13 @@ from transformers.generation import GenerateDecoderOnlyOutput, GenerationMode
 from focus.branches import BranchPlan, Content, Kind
 from focus.composed import ComposedRow, ComposedRows, Flow, Run, RunStates, isolated_run, kept_run
 from focus.errors import (
-    BranchMemoryError,
     ContextLengthError,
     InvalidValueError,
     NonFiniteLogitsError,
     PromptError,
     UnsupportedGenerationError,
 )
+from focus.memory import memory_errors
 from focus.models.base import AbstractFamily, ImageFeatures, ImageInputs, encode_in_calls
 from focus.prefill import AbstractRows, NaiveRows, PromptRow, SharedPrefixRows
 from focus.prompts import Prompt
@@ -175,7 +174,7 @@ def decode_branches(
 
     Args:
         input_ids: ``[sequences, length]``, the ids of `branches.prompt` for each returned sequence.
-        branches: the prompt with its rows, from `focus.decoding.rows.prepare`.
+        branches: the prompt with its rows, from `focus.decoding.preparing.prepare`.
 
     Returns:
         ``[sequences, length + new]`` token ids, or a `BranchedOutput`.
@@ -207,7 +206,7 @@ def decode_branches(
     all_logits: list[Tensor] = []
 
     number = (len(branches.plan.rows), len(sequences))
-    with _memory_errors(branches, len(sequences)):
+    with memory_errors(branches, len(sequences)):
         logits = rows.prefill()[:, None].expand(-1, len(sequences), -1)
         if len(sequences) > 1:
             rows.select([row for row in range(number[0]) for _ in sequences])
@@ -237,7 +236,7 @@ def decode_branches(
         unfinished = unfinished & ~stopping_criteria(sequences, scores)
         if not unfinished.any():
             break
-        with _memory_errors(branches, len(sequences)):
+        with memory_errors(branches, len(sequences)):
             logits = rows.step(tokens.repeat(number[0])).unflatten(0, number)
 
     if streamer is not None:
@@ -269,7 +268,7 @@ def _build_rows(model: PreTrainedModel, branches: BranchedPrompt) -> AbstractRow
     prompt, rows, family = branches.prompt, branches.plan.rows, branches.family
     if branches.prefill == "naive":
         return NaiveRows(model, family, prompt, rows, branches.images)
-    with _memory_errors(branches, 1):
+    with memory_errors(branches, 1):
         features = encode_contents(model, branches)
     if branches.flow != "row":
         by_key = {branches.images[content].key: each for content, each in features.items()}
@@ -386,34 +385,3 @@ def check_finite(logits: Tensor, plan: BranchPlan, step: int) -> None:
             f"non-finite logits at step {step} in: {', '.join(bad)}; check the weights and the "
             "dtype (bfloat16 or float32 where float16 overflows)"
         )
-
-
-@contextmanager
-def _memory_errors(branches: BranchedPrompt, num_sequences: int) -> Iterator[None]:
-    """Turns an out-of-memory failure into one that says what to lower."""
-    try:
-        yield
-    except (RuntimeError, MemoryError) as error:
-        if not is_out_of_memory(error):
-            raise
-        raise out_of_memory(branches, num_sequences) from error
-
-
-def out_of_memory(branches: BranchedPrompt, num_sequences: int) -> BranchMemoryError:
-    """An error that says what there was no memory for, and what to lower."""
-    prompt, plan = branches.prompt, branches.plan
-    return BranchMemoryError(
-        f"out of memory with N={len(prompt.spans)} images, {len(plan.rows)} rows of "
-        f"{prompt.input_ids.shape[1]} tokens and {num_sequences} returned sequences; lower the "
-        f"image budget (max_pixels, max_tiles), encode_batch={branches.encode_batch} or "
-        "num_return_sequences, or name fewer target images (fewer rows)"
-    )
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory ran out, on a GPU or elsewhere."""
-    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
-        return True
-    # The CPU allocator raises a plain RuntimeError, and so do CUDA's own libraries.
-    signs = ("can't allocate memory", "not enough memory", "out of memory", "ALLOC_FAILED")
-    return any(sign in str(error) for sign in signs)

@@ -20,7 +20,8 @@ from transformers import DynamicCache
 
 from focus.branches import BranchPlan
 from focus.decoding.base import Request
-from focus.decoding.rows import clean_rows, only_row, prepare
+from focus.decoding.preparing import prepare
+from focus.decoding.rows import clean_rows, only_row
 from focus.engines import LocalEngine
 from focus.engines.features import FeatureStore
 from focus.errors import InvalidValueError
@@ -119,7 +120,7 @@ class Reader:
         """The prompt of a request with its clean images.
 
         Raises:
-            ImageError, PromptError: see `focus.decoding.rows.prepare`.
+            ImageError, PromptError: see `focus.decoding.preparing.prepare`.
         """
         plan, _ = clean_rows(len(request.images))
         return self.rows(request, plan)[0]

@@ -6,7 +6,7 @@ import datasets
 import pytest
 from fixtures_benchmarks import FIXTURES
 
-from analysis.tables import summarise
+from analysis.summary import summarise
 from experiments.evaluation import score_fields
 from focus.benchmarks.base import AbstractBenchmark
 from focus.errors import InvalidValueError

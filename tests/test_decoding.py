@@ -27,7 +27,7 @@ from focus.decoding import (
     Vcd,
     official_settings,
 )
-from focus.decoding.rows import prepare
+from focus.decoding.preparing import prepare
 from focus.errors import ImageError, InvalidValueError, PromptError, UnknownNameError
 from focus.models import ImageBudget
 from focus.models.tiny import build_tiny

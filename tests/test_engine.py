@@ -27,7 +27,7 @@ from focus.decoding import (
     Vcd,
     official_settings,
 )
-from focus.decoding.rows import prepare
+from focus.decoding.preparing import prepare
 from focus.engines import LocalEngine, local
 from focus.engines.base import Scored
 from focus.errors import (

@@ -11,7 +11,7 @@ from transformers import DynamicCache, GenerationConfig, StoppingCriteriaList
 from transformers.generation import GenerateDecoderOnlyOutput
 
 from focus.decoding import Focus, GenerationSettings, Vanilla
-from focus.decoding.rows import prepare
+from focus.decoding.preparing import prepare
 from focus.errors import (
     BranchMemoryError,
     ContextLengthError,

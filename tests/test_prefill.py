@@ -11,7 +11,7 @@ import torch
 
 from focus.branches import BranchPlan, clean_plan, focus_plan
 from focus.decoding import Focus, GenerationSettings, Request, Vanilla
-from focus.decoding.rows import prepare
+from focus.decoding.preparing import prepare
 from focus.generate import encode_contents
 from focus.models.tiny import build_tiny
 from focus.prefill import NaiveRows, PromptRow, SharedPrefixRows, prefill_chunks, slots_between

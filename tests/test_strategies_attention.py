@@ -22,7 +22,8 @@ from focus.decoding import (
     Vanilla,
     Vcd,
 )
-from focus.decoding.rows import clean_rows, prepare
+from focus.decoding.preparing import prepare
+from focus.decoding.rows import clean_rows
 from focus.errors import InvalidValueError, PromptError
 from focus.models import VisionLanguageModel, tiny
 from focus.randomness import generator

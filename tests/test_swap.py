@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from fixtures_benchmarks import FIXTURES, MANTIS, MUIRBENCH, Fixture, colour_of, muir_row, picture
 
-from analysis.tables import summarise
+from analysis.summary import summarise
 from experiments.evaluation import Cell, variants
 from focus.benchmarks import AbstractBenchmark, Example
 from focus.benchmarks.embedded import IndexedQuestion, MinimalPair, SingleImage

@@ -5,13 +5,13 @@ import io
 import pytest
 from rich.console import Console
 
+from analysis.summary import summarise
 from analysis.tables import (
     markdown_table,
     paired_lines,
     paired_markdown,
     paired_table,
     power_note,
-    summarise,
     summary_table,
 )
 

@@ -27,7 +27,8 @@ from focus.decoding.base import (
     Request,
     attempted,
 )
-from focus.decoding.rows import clean_rows, prepare
+from focus.decoding.preparing import prepare
+from focus.decoding.rows import clean_rows
 from focus.decoding.vanilla import Vanilla
 from focus.engines import AbstractEngine, LocalEngine
 from focus.errors import FocusError, UnsupportedGenerationError

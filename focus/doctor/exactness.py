@@ -12,7 +12,8 @@ from torch import Tensor
 
 from focus.decoding.base import GenerationSettings, Request
 from focus.decoding.focus import Focus
-from focus.decoding.rows import clean_rows, prepare
+from focus.decoding.preparing import prepare
+from focus.decoding.rows import clean_rows
 from focus.decoding.vanilla import Vanilla
 from focus.doctor.report import Check
 from focus.models.loading import VisionLanguageModel

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 
 from focus.decoding.base import Request
-from focus.decoding.rows import clean_rows, prepare
+from focus.decoding.preparing import prepare
+from focus.decoding.rows import clean_rows
 from focus.doctor.report import Check
 from focus.environment import environment
 from focus.models.loading import VisionLanguageModel

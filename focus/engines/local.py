@@ -28,7 +28,8 @@ from focus.engines.choosing import TokenChooser, decidable
 from focus.engines.features import FeatureStore, free_bytes
 from focus.engines.flight import Flight
 from focus.errors import FocusError, InvalidValueError
-from focus.generate import BranchedPrompt, check_context, is_out_of_memory, out_of_memory
+from focus.generate import BranchedPrompt, check_context
+from focus.memory import is_out_of_memory, out_of_memory
 from focus.models.base import ImageInputs, input_device
 from focus.models.loading import VisionLanguageModel
 from focus.settings import GenerationSettings
