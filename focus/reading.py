@@ -25,7 +25,7 @@ from focus.decoding.rows import clean_rows, only_row
 from focus.engines import LocalEngine
 from focus.engines.features import FeatureStore
 from focus.errors import InvalidValueError
-from focus.hooks import token_groups
+from focus.hooks import attention_weights, token_groups
 from focus.models.base import ImageInputs, input_device
 from focus.models.loading import VisionLanguageModel
 from focus.noise import NoiseConfig
@@ -162,6 +162,26 @@ class Reader:
                 use_cache=True,
             ).last_hidden_state
         return model.get_output_embeddings()(hidden[:, -1]).float().cpu()
+
+    def attention(self, reading: Reading, queries: Tensor | None = None) -> Tensor:
+        """How much some tokens look at each image: ``[layers, images + 1]``, the rest last.
+
+        Shares of attention, the mean over heads and queries; each line sums to one. Delimiters are
+        of the rest.
+
+        Args:
+            reading: what is read.
+            queries: the tokens that look, ``[length]``; by default the last one, which answers.
+
+        Raises:
+            InvalidValueError: see `focus.hooks.attention_weights`.
+        """
+        queries = reading.groups["last token"] if queries is None else queries
+        images = torch.stack([reading.image(k) for k in range(len(reading.images))]).float()
+        keys = torch.cat([images, 1 - images.sum(dim=0, keepdim=True)])
+        with attention_weights(self.vlm) as weights:
+            self.logits([reading])
+        return torch.stack([layer[0][queries].mean(dim=0) @ keys.T for layer in weights])
 
     @torch.no_grad()
     def unembedded(self, stream: Tensor) -> Tensor:

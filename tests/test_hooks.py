@@ -104,6 +104,27 @@ def test_a_knocked_out_edge_has_no_weight(attentive, ask):
         torch.testing.assert_close(weights.sum(-1), torch.ones_like(weights[..., 0]))
 
 
+def test_attention_to_images_adds_up_and_is_gone_where_it_is_cut(attentive, ask):
+    reader = Reader(attentive)
+    reading = reader.reading(ask(3, targets=[0]))
+    reader.logits([reading])  # the first pass of some vision towers registers hooks of its own
+    before = hooks_of(attentive)
+    if attentive.model.config.get_text_config()._attn_implementation != "eager":
+        with pytest.raises(InvalidValueError, match="eager"):
+            reader.attention(reading)
+        assert hooks_of(attentive) == before
+        return
+    shares = reader.attention(reading)
+    assert shares.shape == (reader.num_places - 1, 4)  # three images, and the rest
+    torch.testing.assert_close(shares.sum(-1), torch.ones(len(shares)))
+    assert (shares > 0).all()
+    with knocked_out(attentive, edge(reading.groups["last token"], reading.image(1)), layers=[1]):
+        cut = reader.attention(reading)
+    assert (cut[:, 1] > 0).tolist() == [layer != 1 for layer in range(len(cut))]
+    assert not reader.attention(reading, reading.image(0))[:, 1:3].any()  # of those that follow
+    assert hooks_of(attentive) == before
+
+
 def test_knocking_out_nothing_is_the_identity_and_rows_have_edges_of_their_own(attentive, ask):
     reader = Reader(attentive)
     reading = reader.reading(ask(3, targets=[0]))

@@ -6,6 +6,7 @@ beside each other. Nothing is patched and no configuration changes.
 
 from focus.hooks.attention import (
     HidePairs,
+    attention_weights,
     causal_mask,
     edge,
     explicit_mask,
@@ -37,6 +38,7 @@ __all__ = [
     "HidePairs",
     "Layers",
     "States",
+    "attention_weights",
     "captured",
     "causal_mask",
     "checked_layers",

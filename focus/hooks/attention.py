@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from focus.errors import InvalidValueError
 from focus.hooks.layers import Layers, chosen_attentions, removed_afterwards
 from focus.models.loading import VisionLanguageModel
 
@@ -96,3 +97,34 @@ def knocked_out(
             hook = HidePairs(hidden)
             handles.append(attention.register_forward_pre_hook(hook, with_kwargs=True))
         yield
+
+
+@contextmanager
+def attention_weights(vlm: VisionLanguageModel) -> Iterator[list[Tensor]]:
+    """Who attends to whom in the passes made meanwhile: one tensor for every layer, in order.
+
+    Each is ``[rows, length, length]``, query first, the mean over heads; float32, on the CPU. The
+    weights of a query sum to one.
+
+    Args:
+        vlm: with eager attention: others do not write the weights down.
+
+    Raises:
+        InvalidValueError: another attention.
+    """
+    attentions = chosen_attentions(vlm, "all")
+    found: list[Tensor] = []
+
+    def hook(
+        module: nn.Module, args: tuple[Any, ...], output: tuple[Tensor, Tensor | None]
+    ) -> None:
+        weights = output[1]
+        if weights is None:
+            name = module.config._attn_implementation
+            raise InvalidValueError("attention", name, "eager, which writes the weights down")
+        found.append(weights.detach().mean(dim=1).float().cpu())
+
+    with removed_afterwards() as handles:
+        for attention in attentions:
+            handles.append(attention.register_forward_hook(hook))
+        yield found
