@@ -141,7 +141,11 @@ def evaluate_cell(
 
     Raises:
         TooManyFailuresError: more than 5% of the questions failed; all records are kept.
+        RecordsConflictError: a question is no longer what it was when it was recorded.
+        InvalidValueError: the benchmark has no question.
     """
+    if not len(cell.benchmark):
+        raise InvalidValueError("benchmark", cell.benchmark.name, "one with questions in this part")
     total = len(cell.benchmark) if limit is None else min(limit, len(cell.benchmark))
     labels = {**cell.labels, "config": records.config_hash}
     mine = [index for index in range(total) if records.shard is None or index in records.shard]
@@ -186,7 +190,8 @@ def answered(
                 found[index] = {**own, "index": index, **failed_answer(None, caught)}
             continue
         turned = cell.order and len(example.permutation) <= cell.order  # full circle
-        if not turned and {**labels, "id": example.id} not in records:
+        asked = {"id": example.id, "answer": example.answer, "prompt_hash": prompt_hash(example)}
+        if not turned and {**labels, **asked} not in records:
             examples[index] = example
     requests = [cell.request(example) for example in examples.values()]
     answers = cell.decoding.decode_many(cell.engine, requests, cell.settings, keep_logits="first")
@@ -239,9 +244,14 @@ def answer_record(cell: Cell, example: Example, decoded: Decoded) -> Record:
         "num_rows": decoded.num_rows,
         "num_encoded": decoded.num_encoded,
         "prompt_tokens": decoded.prompt_tokens,
-        "prompt_hash": digest([example.question, example.system or None]),
+        "prompt_hash": prompt_hash(example),
         "seconds": round(decoded.seconds, 5),
     }
+
+
+def prompt_hash(example: Example) -> str:
+    """Identity of the text that a model reads."""
+    return digest([example.question, example.system or None])
 
 
 def question_fields(example: Example) -> Record:

@@ -77,12 +77,13 @@ class NoiseType:
     content_dependent: bool = False
     constant: bool = False
     uses_severity: bool = False
-    published: bool = True
+    published: bool = False
 
 
 _registry: dict[str, NoiseType] = {}
 NOISE_TYPES: Mapping[str, NoiseType] = MappingProxyType(_registry)
-"""All noise types by name; the published ones first, in the order of the authors' list."""
+"""All noise types by name, read only: `_add` registers one. The published ones come first, in the
+order of the authors' list."""
 
 
 def _add(name: str, function: NoiseFunction, **flags: bool) -> None:
@@ -151,12 +152,22 @@ NORMALISED_DRAWS: Mapping[str, Callable[[np.random.Generator, tuple[int, ...]], 
 }
 """Types that are drawn in ImageNet-normalised space: the values before they become pixels."""
 
-_add("black", lambda pixels, rng, severity: np.zeros_like(pixels), constant=True)
-_add("white", lambda pixels, rng, severity: np.full_like(pixels, 255), constant=True)
-_add("gray", lambda pixels, rng, severity: np.full_like(pixels, 127), constant=True)
-_add("random", lambda pixels, rng, severity: rng.integers(0, 256, pixels.shape, dtype=np.uint8))
-_add("gaussian", lambda pixels, rng, severity: _to_8_bit(rng.standard_normal(pixels.shape)))
-_add("uniform", lambda pixels, rng, severity: _to_8_bit(rng.random(pixels.shape)))
+_add("black", lambda pixels, rng, severity: np.zeros_like(pixels), constant=True, published=True)
+_add(
+    "white", lambda pixels, rng, severity: np.full_like(pixels, 255), constant=True, published=True
+)
+_add("gray", lambda pixels, rng, severity: np.full_like(pixels, 127), constant=True, published=True)
+_add(
+    "random",
+    lambda pixels, rng, severity: rng.integers(0, 256, pixels.shape, dtype=np.uint8),
+    published=True,
+)
+_add(
+    "gaussian",
+    lambda pixels, rng, severity: _to_8_bit(rng.standard_normal(pixels.shape)),
+    published=True,
+)
+_add("uniform", lambda pixels, rng, severity: _to_8_bit(rng.random(pixels.shape)), published=True)
 
 
 def _normalised_noise(name: str) -> NoiseFunction:
@@ -165,13 +176,14 @@ def _normalised_noise(name: str) -> NoiseFunction:
 
 
 for _name in NORMALISED_DRAWS:
-    _add(_name, _normalised_noise(_name))
+    _add(_name, _normalised_noise(_name), published=True)
 
 # Published without undoing the normalisation.
 _add(
     "imagenet+diffusion",
     lambda pixels, rng, severity: _to_8_bit(_diffuse(_normalise(pixels), rng)),
     content_dependent=True,
+    published=True,
 )
 _add(
     "shot",
@@ -179,18 +191,21 @@ _add(
         _shoot(np.clip(_normalise(pixels), 0.0, 1.0), rng, severity)
     ),
     content_dependent=True,
+    published=True,
     uses_severity=True,
 )
 _add(
     "impulse",
     lambda pixels, rng, severity: _to_8_bit(_salt_and_pepper(_normalise(pixels), rng, severity)),
     content_dependent=True,
+    published=True,
     uses_severity=True,
 )
 _add(
     "speckle",
     lambda pixels, rng, severity: _to_8_bit(_speckle(_normalise(pixels), rng, severity)),
     content_dependent=True,
+    published=True,
     uses_severity=True,
 )
 
@@ -200,28 +215,24 @@ _add(
     "imagenet+diffusion-corrected",
     lambda pixels, rng, severity: _to_8_bit(_undo(_diffuse(_normalise(pixels), rng))),
     content_dependent=True,
-    published=False,
 )
 _add(
     "shot-corrected",
     lambda pixels, rng, severity: _to_8_bit(_shoot(_unit(pixels), rng, severity)),
     content_dependent=True,
     uses_severity=True,
-    published=False,
 )
 _add(
     "impulse-corrected",
     lambda pixels, rng, severity: _to_8_bit(_salt_and_pepper(_unit(pixels), rng, severity)),
     content_dependent=True,
     uses_severity=True,
-    published=False,
 )
 _add(
     "speckle-corrected",
     lambda pixels, rng, severity: _to_8_bit(_speckle(_unit(pixels), rng, severity)),
     content_dependent=True,
     uses_severity=True,
-    published=False,
 )
 
 

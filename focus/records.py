@@ -28,6 +28,8 @@ from focus.errors import InvalidValueError, RecordsConflictError, RecordsLockedE
 Record = dict[str, Any]
 #: What makes a record unique; a second one with the same values is refused.
 KEY_FIELDS = ("model", "benchmark", "decoding", "id", "order", "seed")
+#: What records of the same key agree on, where they have it: the question is still the same.
+QUESTION_FIELDS = ("prompt_hash", "answer")
 #: Settings of speed and place: they say how and where results are computed, not which.
 SPEED = (
     *("encode_batch", "device", "device_map", "offload_folder", "threads"),
@@ -135,10 +137,23 @@ class RecordFile:
         except BaseException:
             self._lock.release()
             raise
-        self._keys = {_key(record) for record in self.records}
+        self._by_key = {_key(record): record for record in self.records}
 
     def __contains__(self, record: Mapping[str, Any]) -> bool:
-        return _key(record) in self._keys
+        """Whether there is a record of this key.
+
+        Raises:
+            RecordsConflictError: there is, of a question that has changed since (as in a local data
+                set that was edited).
+        """
+        known = self._by_key.get(_key(record))
+        for field in QUESTION_FIELDS:
+            if known and len({k[field] for k in (known, record) if field in k}) > 1:
+                raise RecordsConflictError(
+                    f"{self.folder} holds an answer to question {record['id']!r} from before it "
+                    f"changed ({field}); remove that folder to ask anew"
+                )
+        return known is not None
 
     def append(self, record: Record) -> None:
         """Writes one finished record.
@@ -150,7 +165,7 @@ class RecordFile:
             raise RecordsConflictError(f"{self.path} already holds a record of {_key(record)}")
         self._file.write(json.dumps(record, ensure_ascii=False) + "\n")
         self._file.flush()
-        self._keys.add(_key(record))
+        self._by_key[_key(record)] = record
         self.records.append(record)
 
     def close(self) -> None:

@@ -29,9 +29,9 @@ QUIET = ("hydra/job_logging=disabled", "hydra/hydra_logging=disabled")
 IN_TURN = [f"{world}_{kind}" for world, kind in zip(cycle(WORLDS), KINDS, strict=False)]
 CASES = [(name, "") for name in IN_TURN] + [
     (name, protocol)
-    for name in BENCHMARKS
+    for name, benchmark in BENCHMARKS.items()
     if name not in EMBEDDED
-    for protocol in ("official", "strict")
+    for protocol in benchmark.parsers()
 ]
 
 
@@ -143,3 +143,13 @@ def test_loggers_are_told_of_the_plain_cells(tmp_path):
     accuracy = cells[cells["metric"] == "accuracy"]
     assert accuracy[["decoding", "n"]].values.tolist() == [["vanilla", 2], ["focus", 2]]
     assert pd.read_csv(tmp_path / "evaluate-categories.csv")["n"].tolist() == [2, 2]
+
+
+def test_a_part_without_questions_is_refused(tmp_path, capsys):
+    rows = FIXTURES["mantis_eval"].dataset().select(range(1))
+    rows.to_parquet(data := tmp_path / "test.parquet")
+    overrides = ["model=tiny_internvl", "benchmark=mantis_eval", f"benchmark.path={data}"]
+    overrides += ["benchmark.part=dev", f"results={tmp_path}"]
+    with pytest.raises(SystemExit):
+        call(main, *overrides, folder=tmp_path)
+    assert "one with questions in this part" in capsys.readouterr().err

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
 import datasets
 import huggingface_hub
 import pytest
 from datasets import Dataset, Features, List, Value
-from fixtures_benchmarks import FIXTURES, TEXT
+from fixtures_benchmarks import FIXTURES, TEXT, colour_of, picture
 from huggingface_hub.errors import GatedRepoError
 
 from focus.benchmarks import source
+from focus.benchmarks.base import Example
+from focus.benchmarks.hub import AbstractHubBenchmark
+from focus.benchmarks.mantis_eval import MantisEval
 from focus.benchmarks.mirb import MIRB
 from focus.benchmarks.vismin import VisMin
 from focus.benchmarks.winoground import Winoground
-from focus.errors import DatasetSchemaError, DatasetUnavailableError
+from focus.errors import DatasetSchemaError, DatasetUnavailableError, InvalidValueError
 
 datasets.disable_progress_bars()
 
@@ -139,3 +146,45 @@ def test_a_path_that_holds_nothing(tmp_path):
     datasets.DatasetDict({"train": FIXTURES["winoground"].dataset()}).save_to_disk(tmp_path / "d")
     with pytest.raises(DatasetUnavailableError, match="no split 'test'; it has train"):
         len(Winoground(path=str(tmp_path / "d")))
+
+
+@dataclass(frozen=True)
+class Own(AbstractHubBenchmark):
+    """The least that a benchmark of one's own says: what docs/adding.md asks for."""
+
+    name = "own"
+    source = source.DataSource(
+        name="own", repo="", revision=None, splits=("test",), paper="", licence="ours",
+        fields={"id": "id", "images": "images", "question": "string", "answer": "string"},
+    )  # fmt: skip
+    index_fields = ("id",)
+
+    def _identity(self, row):
+        return row["id"], row["id"]
+
+    def _example(self, row, item, member):
+        images = tuple(self.image(cell, item) for cell in row["images"])
+        return Example(item.id, images, row["question"], row["answer"], ("A", "B"))
+
+
+def test_the_line_that_the_page_shows_is_a_question_for_a_known_and_for_an_own_format(tmp_path):
+    page = Path(__file__).resolve().parent.parent / "docs" / "adding.md"
+    (line,) = re.findall(r"```json\n(.*)\n```", page.read_text(encoding="utf-8"))
+    (tmp_path / "test.jsonl").write_text(line + "\n", encoding="utf-8")
+    for number, name in enumerate(("a.png", "b.png")):
+        picture(number).save(tmp_path / name)
+    for cls in (MantisEval, Own):
+        (example,) = cls(part="all", path=tmp_path)
+        assert [colour_of(image) for image in example.images] == [0, 1]
+        assert (example.answer, example.choices) == ("B", ("A", "B"))
+    assert Own().score("it is B", example.reference).parsed is None  # words, not letters
+    assert Own().score("B", example.reference).correct
+
+
+def test_data_that_is_on_no_hub_is_asked_for_by_its_path(tmp_path):
+    for path in (None, tmp_path / "misspelt"):
+        with pytest.raises(DatasetUnavailableError, match=r"on no hub.*benchmark\.path=") as error:
+            len(Own(path=path))
+        assert "hf download" not in str(error.value)
+    with pytest.raises(InvalidValueError, match=r"protocol='official'.*strict"):
+        Own(protocol="official")

@@ -43,9 +43,7 @@ def pixels(name: str, image: Image.Image, *key: int, severity: int = 3) -> np.nd
 
 def test_the_published_types_are_all_there():
     assert [name for name in ALL if NOISE_TYPES[name].published] == PUBLISHED
-    assert [name for name in ALL if not NOISE_TYPES[name].published] == [
-        f"{name}-corrected" for name in FORGETFUL
-    ]
+    assert {f"{name}-corrected" for name in FORGETFUL} < set(ALL)
     assert all(NOISE_TYPES[name].name == name for name in ALL)
 
 

@@ -36,6 +36,18 @@ def test_a_record_is_never_written_twice(tmp_path):
     assert len(list(read_records(tmp_path / "records.jsonl"))) == 1
 
 
+@pytest.mark.parametrize("field", ["prompt_hash", "answer"])
+def test_an_answer_to_a_question_that_has_changed_is_not_taken_for_one_to_it(tmp_path, field):
+    """As when a local data set is edited and the same command is run again."""
+    with RecordFile(tmp_path, CONFIG) as records:
+        records.append(record(0, prompt_hash="p", answer="a"))
+    with RecordFile(tmp_path, CONFIG) as records:
+        assert record(0) in records
+        assert record(0, prompt_hash="p", answer="a") in records
+        with pytest.raises(RecordsConflictError, match=rf"'q0' from before it changed \({field}\)"):
+            record(0, **{"prompt_hash": "p", "answer": "a", field: "x"}) in records  # noqa: B015
+
+
 @pytest.mark.parametrize("cut", [1, 20, 60])
 def test_a_torn_last_line_is_dropped_and_nothing_else(tmp_path, cut):
     with RecordFile(tmp_path, CONFIG) as records:

@@ -193,6 +193,8 @@ class TestEveryStrategy:
             assert unchanged == (name == "vanilla")
 
     def test_off_is_plain_decoding(self, own, requests, plain, words_only, name):
+        """Logit by logit: a rule that normalises (``max``) keeps the distribution alone, and is
+        switched off with another one, or without normalising."""
         for request, other in zip(requests, plain, strict=True):
             request = dataclasses.replace(request, targets=range(len(request.images)))
             for off in OFF[name]:
@@ -264,9 +266,13 @@ def test_every_strategy_can_be_switched_off_here():
 @every_strategy
 def test_every_strategy_has_a_configuration_of_its_name_with_its_defaults(name):
     overrides = [f"decoding={name}", "benchmark=winoground", "model=tiny_internvl"]
-    built = build(compose_config("config", overrides).decoding)
+    node = compose_config("config", overrides).decoding
+    built = build(node)
     assert type(built) is STRATEGIES[name]
     assert built == STRATEGIES[name]()
+    # What a file leaves out cannot be set on the command line.
+    left_out = {field.name for field in dataclasses.fields(built)} - set(node)
+    assert left_out == ({"prefill"} if name == "composed_focus" else set())  # it has one way only
 
 
 @every_strategy

@@ -18,8 +18,8 @@ from focus.benchmarks.source import DataSource, Rows, load_rows
 from focus.errors import DatasetSchemaError, ImageError, InvalidValueError
 from focus.images import load_image
 from focus.randomness import key_to_seed
+from focus.scoring import Scorer, score_answer
 
-PROTOCOLS = ("official", "strict")
 PARTS = ("dev", "test", "all")
 DEV_FRACTION = 0.1
 """Share of a split that is for tuning; reports are on the rest."""
@@ -90,7 +90,7 @@ class AbstractHubBenchmark(AbstractBenchmark):
     def __post_init__(self) -> None:
         _one_of("split", self.split, self.source.splits)
         _one_of("part", self.part, PARTS)
-        _one_of("protocol", self.protocol, PROTOCOLS)
+        _one_of("protocol", self.protocol, tuple(self.parsers()))
         for name in ("path", "revision"):
             value = getattr(self, name)
             if value is not None and not (isinstance(value, str | Path) and str(value)):
@@ -153,6 +153,11 @@ class AbstractHubBenchmark(AbstractBenchmark):
             revision=self.revision,
             offline=self.offline,
         )
+
+    @classmethod
+    def parsers(cls) -> Mapping[str, Scorer]:
+        """By protocol; benchmarks that the authors evaluated, or that ask for letters, say more."""
+        return {"strict": score_answer}
 
     def _configs(self) -> tuple[str, ...]:
         return self.source.configs

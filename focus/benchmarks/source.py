@@ -29,7 +29,7 @@ class DataSource:
 
     Args:
         name: of the benchmark, for messages.
-        repo: hub id.
+        repo: hub id; empty for data that is read from `path` alone.
         revision: pinned commit of the hub repository; None where none could be verified.
         splits: those that can be scored; the first is the default.
         fields: required fields and their kinds, see `focus.benchmarks.schema`.
@@ -132,6 +132,8 @@ def load_rows(
     parts: list[tuple[datasets.Dataset, Path | None]] = []
     for config in configs or (None,):
         # Without a network the snapshot is read as well: asking the hub would only take long.
+        if path is None and not source.repo:
+            raise DatasetUnavailableError(f"{source.name}: no data. {_instead(source, revision)}")
         if path is None and not offline and hub_answers():
             parts.append((_from_hub(source, split, config, revision), None))
         else:
@@ -200,6 +202,8 @@ def _download(source: DataSource, revision: str | None) -> str:
 
 
 def _instead(source: DataSource, revision: str | None) -> str:
+    if not source.repo:
+        return "It is on no hub: pass its folder or file as benchmark.path=/path/to/it"
     return (
         f"Elsewhere, download it with {_download(source, revision)} and pass the folder as "
         "benchmark.path=/path/to/it (folders of datasets.save_to_disk and parquet files work too)"
