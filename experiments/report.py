@@ -34,6 +34,7 @@ from analysis.findings import headline_table
 from analysis.forecast import read_cells
 from analysis.kinds import card_kinds, model_kinds, names_of, ordered
 from analysis.probes.pages import (
+    account_markdown,
     behaviour_markdown,
     chance_markdown,
     knockout_markdown,
@@ -206,7 +207,7 @@ def figures_of(docs: Path) -> Iterator[tuple[Path, Figure]]:
         measured = bench(docs)
         figure = bench_figure(measured["rows"], measured["throughput"])
         yield docs / "bench" / "bench.png", figure
-    for name in ("behaviour", "knockout", "patching"):
+    for name in ("behaviour", "knockout", "patching", "account"):
         table = docs / "probes" / f"{name}.csv"
         if table.exists():
             yield table.with_suffix(".png"), probes.VIEWS[name].figure(pd.read_csv(table))
@@ -244,6 +245,7 @@ def with_tables(text: str, root: Path = ROOT) -> str:
         "prefill table": lambda: prefill_markdown(bench(docs)["prefill"]),
         "knockout table": lambda: knockout_markdown(pd.read_csv(docs / "probes/knockout.csv")),
         "patching table": lambda: patching_markdown(pd.read_csv(docs / "probes/patching.csv")),
+        "account table": lambda: account_markdown(pd.read_csv(docs / "probes/account.csv")),
         "behaviour table": lambda: behaviour_markdown(pd.read_csv(docs / "probes/behaviour.csv")),
         "chance table": lambda: chance_markdown(
             pd.read_csv(docs / "probes/chance.csv"), pd.read_csv(docs / "probes/chance-4.csv")

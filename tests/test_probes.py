@@ -16,15 +16,18 @@ from test_benchmarks_end_to_end import call
 
 import focus
 from analysis.probes import VIEWS
+from analysis.probes.account import orders
 from analysis.probes.linear import probe as linear_probe
 from analysis.probes.linear import read_states
 from experiments import probe as command
 from experiments.config import CONF, build, compose_config
 from experiments.evaluation import request_of
 from focus.benchmarks.embedded import IndexedQuestion
+from focus.decoding import ComposedFocus, Focus, GenerationSettings, MaskedFocus, Vanilla
 from focus.errors import InvalidValueError, UnknownNameError
 from focus.hooks import captured, edge, knocked_out
-from focus.probes import PLANTED, AbstractProbe, Knockout, Lens, Linear, Question, facts
+from focus.probes import PLANTED, AbstractProbe, Account, Knockout, Lens, Linear, Question, facts
+from focus.probes.account import EXACT, STEPS, combinations
 from focus.probes.entanglement import pair_cosine
 from focus.probes.knockout import EDGES
 from focus.reading import Reader
@@ -56,7 +59,7 @@ def asked(vlm, benchmark, size) -> list[Question]:
 def with_any_tokens(benchmark) -> list[Question]:
     """Its questions for a model that does not know the words of its answers."""
     return [
-        Question(benchmark, i, example, request_of(benchmark.name, example),
+        Question(benchmark, i, example, request_of(benchmark, example),
                  tuple(range(20, 20 + len(example.choices))))
         for i, example in enumerate(benchmark)
     ]  # fmt: skip
@@ -122,6 +125,11 @@ def beyond_mistakes(table):
     return at(table, condition="together", by="all")["excess"]
 
 
+def changed_by_isolating(table):
+    """Answers that become right or wrong where images do not see each other."""
+    return at(table, part="isolated", measure="accuracy")["moved"]
+
+
 #: What a leak raises and isolation lowers, and by how much at least; of answers, what hiding the
 #: asked image raises and hiding the other one lowers.
 SIGNS = {
@@ -129,6 +137,7 @@ SIGNS = {
     "chance": (beyond_mistakes, 0.3, 0.1),
     "knockout": (moved_between_images, 0.1, 0.01),
     "patching": (recovered_from_the_asked_image, 0.02, 0.01),
+    "account": (changed_by_isolating, 0.03, 0.01),
     "entanglement": (moved_by_company, 0.02, 0.001),
     "linear": (read_behind_the_first_image, 0.1, 0.1),
     "lens": (said_by_the_asked_image, 0.05, 0.01),
@@ -151,19 +160,85 @@ def test_every_probe_has_a_view_a_file_and_a_planted_fault_to_find():
 @pytest.mark.parametrize("name", SIGNS)
 def test_planted_faults_are_told_from_the_normal_model(abstaining, tmp_path, name):
     sign, raised, lowered = SIGNS[name]
+    vlm, questions = abstaining
+    questions = questions[:20] if name == "account" else questions  # many passes over each
     found = {}
     told = ("asked_hidden", "other_hidden") if name in ("behaviour", "chance") else (
         "leak", "isolation")  # fmt: skip
     for around in ("none", *told):
-        records = seen(probe_of(name), *abstaining, tmp_path / around, around)
+        records = seen(probe_of(name), vlm, questions, tmp_path / around, around)
         if name == "linear":
             found[around] = sign(records, tmp_path / around)
         else:
             found[around] = sign(VIEWS[name].table(records, tmp_path / around))
     assert found[told[0]] > found["none"] + raised
     assert found["none"] > found[told[1]] + lowered
-    if name in ("knockout", "patching", "entanglement"):  # no way is left, so nothing moves
+    if name in (
+        "knockout",
+        "patching",
+        "account",
+        "entanglement",
+    ):  # no way is left, so nothing moves
         assert found["isolation"] == pytest.approx(0, abs=1e-3)
+
+
+def test_every_combination_is_the_strategy_that_does_so(any_vlm):
+    """Of every family: masks and exchanged states give what engines give, FOCUS among them."""
+    questions = with_any_tokens(IndexedQuestion(size=3, num_images=3))
+    reader, settings = Reader(any_vlm), GenerationSettings(max_new_tokens=1)
+    focused = Focus(alpha=0.5)
+    same = {
+        (): Vanilla(),
+        ("hidden", "pooled"): MaskedFocus(alpha=0),
+        ("hidden", "pooled", "contrast"): MaskedFocus(alpha=0.5),
+        ("hidden", "noise"): ComposedFocus(alpha=0, targets="named"),
+        ("hidden", "pooled", "noise", "contrast"): ComposedFocus(alpha=0.5),
+        (*STEPS, EXACT): focused,
+    }
+    for question in questions[:2]:
+        answers = Account(focused).answers(reader, question)
+        assert [*answers] == [*combinations(), (*STEPS, EXACT)]
+        assert len(answers) == 21
+        for steps, decoding in same.items():
+            (answer,) = decoding.decode_many(
+                reader.engine, [question.request], settings, keep_logits="first"
+            )
+            wanted = answer.combined_logits[0][0].float().cpu()
+            torch.testing.assert_close(answers[steps], wanted, atol=1e-4, rtol=1e-4)
+            if steps:  # control: this step moves something
+                assert not torch.allclose(answers[steps[:-1]], wanted, atol=1e-3, rtol=1e-3)
+
+
+def test_the_parts_add_up_to_what_focus_brings(abstaining, tmp_path):
+    vlm, questions = abstaining
+    records = seen(Account(), vlm, questions[:24], tmp_path)
+    table = VIEWS["account"].table(records, tmp_path)
+    told = [{tuple(o["steps"]): o["kind"] for o in record["observed"]} for record in records]
+    for measure, kind in (("accuracy", "right"), ("leakage", "leaked")):
+        change = table[table["measure"] == measure].set_index("part")["change"]
+        whole = np.mean([(t[*STEPS, EXACT] == kind) - (t[()] == kind) for t in told])
+        assert change["focus"] == pytest.approx(whole)
+        assert change[[*STEPS, EXACT]].sum() == pytest.approx(whole)
+        assert change["hidden"] != 0
+    assert len(list(orders())) == 40
+    with pytest.raises(InvalidValueError, match="sharing=sample"):
+        Account(Focus(sharing="branch"))
+
+
+def test_isolating_images_that_are_isolated_changes_nothing(abstaining, tmp_path):
+    """To the last digit: every answer is that without the step."""
+    vlm, questions = abstaining
+    for around, same in (("isolation", True), ("none", False)):
+        reader = Reader(vlm, around=PLANTED[around])
+        equal = []
+        for question in questions[:6]:
+            answers = Account().answers(reader, question)
+            equal += [
+                torch.allclose(answers[steps], answers[steps[1:]], atol=1e-4)
+                for steps in combinations()
+                if "isolated" in steps
+            ]
+        assert all(equal) == same
 
 
 def test_what_is_cut_from_everything_cannot_be_told(abstaining):

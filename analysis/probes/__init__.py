@@ -11,6 +11,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from analysis.probes import (
+    account,
     behaviour,
     chance,
     entanglement,
@@ -42,5 +43,5 @@ class View:
 #: By name of the probe.
 VIEWS: dict[str, View] = {
     module.__name__.rpartition(".")[2]: View(module.table, module.figure, module.headline)
-    for module in (behaviour, chance, knockout, patching, entanglement, linear, lens)
+    for module in (behaviour, chance, knockout, patching, account, entanglement, linear, lens)
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
+from analysis.probes.account import KNOWN, LINES, PLAIN
 from analysis.probes.behaviour import PUBLISHED
 from analysis.probes.chance import KEYS
 from focus.probes.behaviour import OPTIONS
@@ -33,6 +34,26 @@ MVH = {
     "binary accuracy": "yes or no",
     "binary pair accuracy": "pairs",
     "binary quad accuracy": "quads",
+}
+#: Parts of the page, in its words; in the order of its lines.
+PARTS = {
+    PLAIN: "plain decoding",
+    **dict(
+        zip(
+            LINES,
+            (
+                "images see no other image",
+                "text sees the asked one alone",
+                "one branch each, pooled",
+                "noise, not nothing",
+                "contrast",
+                "clean images see noise",
+                "**FOCUS, in all**",
+            ),
+            strict=True,
+        )
+    ),
+    KNOWN: "*asked image known, masked*",
 }
 #: Groups of tokens of the page.
 TOKENS = ("other images", "asked image", "question", "last token")
@@ -69,6 +90,24 @@ def patching_markdown(found: pd.DataFrame) -> str:
     table = own.pivot_table(index=["model", "tokens"], columns="place", values="shown",
                             aggfunc="first", sort=False)  # fmt: skip
     table.columns = [f"into layer {place}" for place in table.columns[:-1]] + ["into the head"]
+    return table.reset_index().to_markdown(index=False, disable_numparse=True)
+
+
+def account_markdown(found: pd.DataFrame) -> str:
+    """What every part of FOCUS adds to accuracy and to the share of leaked answers.
+
+    Args:
+        found: of `analysis.probes.account.table`.
+    """
+    found = found.assign(
+        shown=[_around(row, "change", "{:.2f}" if row["part"] == PLAIN else "{:+.2f}")
+               for row in found.to_dict("records")],
+        column=found["measure"] + ", " + found["model"].str.rpartition("-")[2],
+    )  # fmt: skip
+    table = found.pivot_table(
+        index="part", columns="column", values="shown", aggfunc="first", sort=False
+    ).reindex(list(PARTS))
+    table.index = pd.Index(PARTS.values(), name="part")
     return table.reset_index().to_markdown(index=False, disable_numparse=True)
 
 

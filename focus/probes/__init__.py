@@ -1,5 +1,6 @@
 """Looking into a model: what each probe sees of each question. Tables are made in `analysis`."""
 
+from focus.probes.account import Account
 from focus.probes.base import KINDS, AbstractProbe, Observation, Question, facts
 from focus.probes.behaviour import Behaviour
 from focus.probes.chance import Chance
@@ -14,6 +15,7 @@ __all__ = [
     "KINDS",
     "PLANTED",
     "AbstractProbe",
+    "Account",
     "Behaviour",
     "Chance",
     "Entanglement",
