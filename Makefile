@@ -95,9 +95,6 @@ $(ABLATIONS): ablation-%: $(INSTALLED)
 forecast: $(INSTALLED) ## Can the gain be told without labels? What the doctor forecasts with (docs/forecast), resumable
 	$(VENV_PYTHON) -m experiments.forecast $(ARGS)
 
-equivalence: $(INSTALLED) ## Is composed FOCUS the same as FOCUS? (docs/composed), resumable
-	$(VENV_PYTHON) -m experiments.equivalence $(ARGS)
-
 report: $(INSTALLED) ## Renew every table, page and figure from committed records (DETAILS=1: every cell too, in results/report)
 	$(VENV_PYTHON) -m experiments.report $(if $(DETAILS),details=results/report) $(ARGS)
 
