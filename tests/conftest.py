@@ -7,6 +7,7 @@ it shares with others on disk is its own `tmp_path`.
 from __future__ import annotations
 
 import os
+from importlib.util import find_spec
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # read once, when huggingface_hub is imported
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # of commands in processes of their own, too
@@ -109,3 +110,11 @@ def streams_stay_open(monkeypatch: pytest.MonkeyPatch) -> None:
     That stream is pytest's own where a test captures what a command prints.
     """
     monkeypatch.setattr(logging, "shutdown", lambda *_: None)
+
+
+def pytest_collection_modifyitems(items):
+    """Notebooks of an extra that is not installed are skipped."""
+    if find_spec("nnsight") is None:
+        for item in items:
+            if item.path.name == "knockout_with_nnsight.ipynb":
+                item.add_marker(pytest.mark.skip(reason="needs the extra nnsight"))

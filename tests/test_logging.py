@@ -25,7 +25,7 @@ from focus.errors import InvalidValueError, MissingExtraError
 TINY = ("model=tiny_internvl", "settings.max_new_tokens=2", "limit=4", "threads=1")
 ABOUT = About("demo", "demo", ["limit=4", "results=/tmp/x", "logger=wandb"], {"limit": 4})
 COMMANDS = {
-    **{name: name for name in ("demo", "probe", "equivalence", "forecast", "bench", "doctor")},
+    **{name: name for name in ("demo", "probe", "forecast", "bench", "doctor")},
     **{name: name for name in ("main_table", "rescore", "train_zoo", "viewer")},
     "config": "evaluate",
 }
