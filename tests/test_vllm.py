@@ -307,7 +307,7 @@ def test_what_no_server_can_do_is_refused(light, own_vlm, monkeypatch):
         stub(MODELS[0]) as (url, _),
         pytest.raises(UnsupportedGenerationError, match="3 tiles"),
     ):
-        Vanilla().decode_many(engine_of(own_vlm, url), [wide], GREEDY)
+        Vanilla().decode_many(engine_of(own_vlm, url, model=MODELS[0]), [wide], GREEDY)
 
 
 def test_settings(light, monkeypatch):
