@@ -172,12 +172,14 @@ def page(records: Sequence[Record], kinds: Mapping[str, str]) -> tuple[str, Figu
     """docs/composed: what FOCUS needs and what it does not, and the figure that it shows."""
     paired = pairs(records, kinds)
     cells = compared(paired[paired["reading"] == CANDIDATES], (*CELL, "kind", "ours"))
-    size = {len(line["answer"]) for line in of_kind(records, "questions")}
+    asked = of_kind(records, "questions")
+    sizes = sorted({len(line["answer"]) for line in asked})
     parts = [
         "# Composed FOCUS: what FOCUS needs, and what it does not",
-        "Made by `make report` from the records of `make ablation-schemes "
-        f'ARGS="size={max(size)}"`; test split, one training run of each model. The same of your '
-        'own: `ARGS="model=... benchmark=..."`.',
+        "Made by `make report` from the records of `make ablation-schemes`, which asks any model "
+        'and benchmark (`ARGS="model=... benchmark=..."`). Here: test split, worlds '
+        f"{', '.join(sorted({line['world'] for line in asked}))}, two to eight images, "
+        f"{' or '.join(map(str, sizes))} questions a cell, one training run of each model.",
         *sections(records, kinds),
         "![Accuracy of each strategy against the exact one](equivalence.png)",
     ]
