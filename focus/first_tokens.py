@@ -40,7 +40,7 @@ ONE_TOKEN = GenerationSettings(max_new_tokens=1)
 #: Strategies whose rows are the reference and a branch for each target unit.
 Branches = Focus | ComposedFocus | MaskedFocus
 #: Takes ``[rows, vocabulary]`` to the columns that are kept of it.
-Columns = Callable[[Tensor], Tensor]
+KeepColumns = Callable[[Tensor], Tensor]
 #: Requests that are asked together: their images and full rows are in memory at the same time.
 TOGETHER = 512
 #: Entries of full rows in memory, which a large vocabulary fills with fewer requests.
@@ -67,7 +67,7 @@ def first_rows(
     engine: AbstractEngine,
     requests: Iterable[Request],
     strategy: AbstractDecoding,
-    columns: Columns | None = None,
+    columns: KeepColumns | None = None,
 ) -> list[Tensor]:
     """``[rows, columns]`` for each request: every row of a strategy, before they are combined.
 
@@ -96,7 +96,7 @@ def first_logits(
     requests: Iterable[Request],
     strategy: AbstractDecoding,
     *,
-    columns: Columns | None = None,
+    columns: KeepColumns | None = None,
 ) -> Tensor:
     """``[rows, questions, columns]``, see `first_rows`.
 
@@ -122,7 +122,7 @@ def row_logits(
     strategy: Branches,
     *,
     tint: Tint = "none",
-    columns: Columns | None = None,
+    columns: KeepColumns | None = None,
 ) -> RowLogits:
     """Logits of the reference and of every branch.
 
