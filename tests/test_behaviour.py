@@ -260,7 +260,7 @@ def test_the_asked_image_alone_is_the_question_without_the_others(abstaining):
 def test_what_a_benchmark_does_not_know_is_said(tmp_path, capsys):
     arguments = ["model=tiny_internvl", "threads=1", "limit=4", f"results={tmp_path}"]
     with pytest.raises(SystemExit):
-        call(command.main, "probe=chance", "benchmark=scenes_matching", *arguments, folder=tmp_path)
+        call(command.main, "probe=chance", "benchmark=matching", *arguments, folder=tmp_path)
     assert "benchmark='scenes_matching' is not accepted" in capsys.readouterr().err
     assert SingleImage().descriptions(0) is None
     with pytest.raises(UnknownNameError, match="did you mean 'swapped'"):

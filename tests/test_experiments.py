@@ -93,12 +93,12 @@ def test_wrong_settings_fail_with_what_is_accepted(arguments, expected, tmp_path
         *((c, ["benchmark.world=scnes", "model=internvl3_2b"]) for c in ("evaluate", "doctor")),
         ("probe", ["benchmark.world=scnes", "model=internvl3_2b"]),
         ("demo", ["benchmarks.indexed.world=scnes", "asked=[internvl3_2b]"]),
-        ("equivalence", ["questions=[{benchmark: which, world: scnes}]", "models=[internvl3_2b]"]),
+        ("ablate", ["experiment=ablation_noise", "benchmark=which", "benchmark.world=scnes"]),
     ],
 )
 def test_a_world_that_does_not_exist_is_told_before_anything_loads(command, arguments, tmp_path):
     """The model cannot be had here, which would be the error of a command that loads it first."""
-    places = [f"{'output' if command == 'equivalence' else 'results'}={tmp_path}/r"]
+    places = [f"results={tmp_path}/r"]
     finished = run(f"experiments.{command}", *arguments, *places, f"hydra.run.dir={tmp_path}/h")
     assert finished.returncode == 2
     assert "known: clips, digits, photos, scenes" in finished.stderr
