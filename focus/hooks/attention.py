@@ -120,7 +120,7 @@ def attention_weights(vlm: VisionLanguageModel) -> Iterator[list[Tensor]]:
     ) -> None:
         weights = output[1]
         if weights is None:
-            name = module.config._attn_implementation
+            name = module.config._attn_implementation  # type: ignore[union-attr]
             raise InvalidValueError("attention", name, "eager, which writes the weights down")
         found.append(weights.detach().mean(dim=1).float().cpu())
 
