@@ -17,6 +17,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from transformers.utils.logging import disable_progress_bar
@@ -59,6 +60,11 @@ def main(config: DictConfig, run: Run) -> None:
     path = Path(config.results) / f"{folder.resolve().name}.html"
     path.write_text(page(data), encoding="utf-8")
     console.print(f"{title}: {path}, {path.stat().st_size / 2**20:.1f} MB", soft_wrap=True)
+    answers = [answer for question in data["questions"] for answer in question["answers"]]
+    found = pd.DataFrame(
+        [(a["model"], tag) for a in answers for tag in a["tags"]], columns=["model", "tag"]
+    )
+    run.table("answers", found.value_counts(sort=False).reset_index())
     run.records(path)
 
 
