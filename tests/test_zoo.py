@@ -599,7 +599,8 @@ def test_rows_are_counted_by_what_they_show():
         branches[target, n, ids[example.answer]] = sure
         branches[1 - target, n, ids[own if n == 0 else UNKNOWN]] = unsure if n == 0 else sure
         reference[n, ids[UNKNOWN]] = sure
-    found = what_rows_say(examples, RowLogits(reference, branches, torch.full((len(examples),), len(branches))), words)
+    numbers = torch.full((len(examples),), len(branches))
+    found = what_rows_say(examples, RowLogits(reference, branches, numbers), words)
     answers = len({example.answer for example in examples})
     half = round(math.log(len(ids)) / 2, 4)  # one row of two spreads over the whole vocabulary
     assert found == [
