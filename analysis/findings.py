@@ -49,7 +49,7 @@ def role_shares(records: Iterable[Record], labels: Sequence[str]) -> pd.DataFram
 
 def default_rows(records: Iterable[Record]) -> list[Record]:
     """What rows say on indexed test questions under the default noise."""
-    default = {"noise": DEFAULT_NOISE, "scale": 1.0, "seed": 0, "sharing": "sample",
+    default = {"noise": DEFAULT_NOISE, "scale": 1.0, "seed": 0, "sharing": "sample", "scheme": None,
                "targets": "units", "tint": "none", "kind": "indexed", "split": "test"}  # fmt: skip
     return [row for row in of_kind(records, "rows") if selected(row, default)]
 
