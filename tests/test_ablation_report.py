@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import asdict, replace
+from dataclasses import replace
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -74,7 +74,7 @@ from experiments.config import CONF, compose_config, plain
 from focus.errors import InvalidValueError
 from focus.marks import CANDIDATES, VOCABULARY
 
-ROWS = asdict(Rows())
+ROWS = Rows().columns
 KINDS = {"a-abstaining": "abstaining", "b-answering": "answering"}
 ALL_TESTS = [test for claim in (*CLAIMS, *FAILURES, ROUTED, SINGLE) for test in claim.tests]
 
