@@ -36,6 +36,7 @@ from analysis.ablations import (
 from analysis.claims import DEFAULT_NOISE
 from analysis.equivalence import CELL, compared, equivalence_figure, pairs
 from analysis.judging import rule_cells
+from analysis.kinds import model_kinds, names_of
 from focus.marks import CANDIDATES, READINGS, VOCABULARY
 
 Draw = Callable[[list[Record], pd.DataFrame], Figure | None]
@@ -159,8 +160,7 @@ def _cost(kind: str, number: int) -> Draw:
 
 def _equivalence(records: list[Record], pooled: pd.DataFrame) -> Figure | None:
     """Against FOCUS; of models whose name does not tell their kind, each is one of its own."""
-    kinds = {name: name.partition("-")[2].partition("-")[0] or name for name in pooled["model"]}
-    paired = pairs(records, kinds)
+    paired = pairs(records, model_kinds(names_of(records), {}))
     if paired.empty:
         return None
     cells = compared(paired, (*CELL, "kind", "ours"))

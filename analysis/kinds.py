@@ -28,11 +28,15 @@ def card_kinds(weights: Path) -> dict[str, str]:
 
 
 def model_kinds(names: Iterable[str], cards: Mapping[str, str]) -> dict[str, str]:
-    """Kind of each model: that of its card or, without one, the end of its name; any other model
-    is a kind of its own."""
+    """Kind of each model: that of its card or, without one, the one in its name; any other model
+    is a kind of its own.
+
+    >>> model_kinds(["internvl-guessing-seed1", "other"], {})
+    {'internvl-guessing-seed1': 'guessing', 'other': 'other'}
+    """
 
     def of_name(name: str) -> str:
-        return next((kind for kind in KINDS if name.endswith(kind)), name)
+        return next((kind for kind in KINDS if kind in name.split("-")), name)
 
     return {name: cards.get(name) or of_name(name) for name in names}
 
