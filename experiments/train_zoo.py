@@ -43,6 +43,7 @@ from focus.zoo.card import (
     is_exported,
     measure,
     record_folders,
+    save_model,
     worlds_of,
     write,
 )
@@ -175,12 +176,16 @@ def _watched(
             run.numbers(told, step=position)
 
     def inspect(stage: str, state: State) -> None:
-        curves = skill_curves(state.model, state.frontend, dev, size=config.curve_size)
-        tqdm.write(f"dev, {stage} {state.step}: {by_skill(curves)}")
-        run.numbers({f"dev/{k}": v for k, v in curves.items()}, step=ends[stage] + state.step)
+        position = ends[stage] + state.step
+        if config.snapshots:
+            save_model(state, Path(config.snapshots) / f"{model_name(config)}-{position:05d}")
+        if config.curve_size:
+            curves = skill_curves(state.model, state.frontend, dev, size=config.curve_size)
+            tqdm.write(f"dev, {stage} {state.step}: {by_skill(curves)}")
+            run.numbers({f"dev/{k}": v for k, v in curves.items()}, step=position)
 
     try:
-        yield report, inspect if config.curve_size else None
+        yield report, inspect if config.curve_size or config.snapshots else None
     finally:
         if bar is not None:
             bar.close()

@@ -55,8 +55,7 @@ def export(
     folder.mkdir(parents=True, exist_ok=True)
     # The record says that the export is complete, so it goes first and comes back last.
     (folder / RECORD).unlink(missing_ok=True)
-    copy.deepcopy(state.model).to("cpu", torch.bfloat16).save_pretrained(folder)
-    state.processor.save_pretrained(folder)
+    save_model(state, folder)
     record = {
         "name": name,
         "summary": summary,
@@ -74,6 +73,12 @@ def export(
     }
     write(record, folder)
     return record
+
+
+def save_model(state: State, folder: Path) -> None:
+    """Saves the weights of a run in bfloat16, and its processor, as a checkpoint to load."""
+    copy.deepcopy(state.model).to("cpu", torch.bfloat16).save_pretrained(folder)
+    state.processor.save_pretrained(folder)
 
 
 def measure(
