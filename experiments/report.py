@@ -33,6 +33,7 @@ from analysis.figures import bench_figure, save_figure
 from analysis.findings import headline_table
 from analysis.forecast import read_cells
 from analysis.kinds import card_kinds, model_kinds, names_of, ordered
+from analysis.probes.origin_page import Stages, origin_markdown
 from analysis.probes.pages import (
     account_markdown,
     behaviour_markdown,
@@ -46,6 +47,7 @@ from analysis.summary import summarise
 from analysis.tables import bench_markdown, paired_markdown, prefill_markdown
 from analysis.zoo import ladder_frame, models_frame, read_ladder, read_models
 from analysis.zoo_figures import abstention_figure, by_number_figure, ladder_figure
+from analysis.zoo_ladder import ladder_points
 from analysis.zoo_page import zoo_page
 from analysis.zoo_tables import details as zoo_details
 from experiments.config import CONF, check_positive, entry_point
@@ -211,6 +213,10 @@ def figures_of(docs: Path) -> Iterator[tuple[Path, Figure]]:
         table = docs / "probes" / f"{name}.csv"
         if table.exists():
             yield table.with_suffix(".png"), probes.VIEWS[name].figure(pd.read_csv(table))
+    if (docs / "probes" / "origin.csv").exists():
+        found, points, stages = origin(docs.parent)
+        ends = list(stages.ends.values())[:-1]
+        yield docs / "probes" / "origin.png", probes.origin.figure(found, points, ends)
 
 
 # -- Tables between the markers of pages that are written by hand ---------------------------------
@@ -227,6 +233,15 @@ def renew_tables(root: Path) -> None:
 def demo_table(root: Path) -> str:
     """Of the demo's records; bootstrapping its intervals takes seconds."""
     return paired_markdown(summarise(read_records(root / "docs" / "demo" / f"records{SUFFIX}")))
+
+
+@functools.cache
+def origin(root: Path) -> tuple[pd.DataFrame, pd.DataFrame, Stages]:
+    """Where leakage begins: the probe's table, the ladder, and the stages of the recipes of both."""
+    found = pd.read_csv(root / "docs" / "probes" / "origin.csv", dtype={"step": "Int64"})
+    runs = read_ladder(root / "docs" / "zoo" / f"ladder{SUFFIX}")
+    record = json.loads((root / WEIGHTS / "internvl-guessing" / RECORD).read_text(encoding="utf-8"))
+    return found, ladder_points(ladder_frame(runs)), Stages.of(record)
 
 
 def bench(docs: Path) -> dict[str, Any]:
@@ -250,6 +265,7 @@ def with_tables(text: str, root: Path = ROOT) -> str:
         "chance table": lambda: chance_markdown(
             pd.read_csv(docs / "probes/chance.csv"), pd.read_csv(docs / "probes/chance-4.csv")
         ),
+        "origin": lambda: origin_markdown(*origin(root)),
         "mvh table": lambda: mvh_markdown(pd.read_csv(docs / "probes/mvh.csv")),
     }
     for name, table in tables.items():

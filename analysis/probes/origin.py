@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
+import seaborn as sns
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
+from analysis.kinds import ABSTAINING, ANSWERING, GUESSING, model_kinds
 from analysis.probes import chance, entanglement, knockout
 from analysis.probes.common import mean, observed, rate
 from focus.probes.chance import ALONE, TOGETHER
@@ -22,6 +28,20 @@ Records = Sequence[Mapping[str, Any]]
 KEYS = ("benchmark", "num_images", "model", "step")
 #: Accuracies by name: the asked image alone, plain decoding of all images, FOCUS.
 ACCURACIES = {"alone": ALONE, "plain": TOGETHER, "focus": FOCUS}
+#: What the figure shows of a training, and across models, with its colour.
+_PLAIN, _FOCUS, _LEAK = (sns.color_palette("colorblind")[k] for k in (0, 2, 3))
+ALONG = {"alone": "0.5", "plain": _PLAIN, "focus": _FOCUS, "excess": _LEAK}
+ACROSS = {"gain": _FOCUS, "excess": _LEAK}
+NAMES = {
+    "alone": "asked image alone",
+    "plain": "plain decoding",
+    "focus": "FOCUS",
+    "excess": "leakage",
+    "gain": "FOCUS minus plain",
+}
+WORLDS = {"scenes": "-", "digits": "--"}
+KIND_DASHES = {ABSTAINING: "-", ANSWERING: "--", GUESSING: ":"}
+Panel = Callable[[plt.Axes], None]
 
 
 def table(records: Records, folder: Path) -> pd.DataFrame:
@@ -66,8 +86,10 @@ def _line(records: Records, folder: Path) -> dict[str, Any]:
     ).reindex(clusters.index, columns=list(ACCURACIES.values()))  # fmt: skip
     line: dict[str, Any] = {}
     for name, condition in ACCURACIES.items():
-        line |= _named(name, rate(right[condition].dropna(), clusters), "share")
-    line |= _named("gain", mean((right[FOCUS] - right[TOGETHER]).dropna(), clusters), "mean")
+        known = right[condition].dropna()  # FOCUS is not asked of a planted fault
+        line |= _named(name, rate(known, clusters[known.index]), "share")
+    gain = (right[FOCUS] - right[TOGETHER]).dropna()
+    line |= _named("gain", mean(gain, clusters[gain.index]), "mean")
     cut = observed(_of("knockout", records))
     leaks = cut[cut["edge"] == NOTHING]
     line |= _named("leakage", rate(leaks["kind"] == "leaked", leaks["cluster"]), "share")
@@ -102,7 +124,101 @@ def headline(found: pd.DataFrame) -> pd.DataFrame:
     return found[[name for name in found if not name.endswith(("_low", "_high"))]]
 
 
-def figure(found: pd.DataFrame) -> Figure:
-    import matplotlib.pyplot as plt
-    return plt.figure()
-    raise NotImplementedError
+def along(found: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Lines of every training in the order of steps, by name of the run.
+
+    Stages that several recipes begin with are trained once: a run that was kept later than another
+    one begins with what that one was until then.
+    """
+    kept = found[found["step"].notna()].sort_values("step", kind="stable")
+    first = kept.groupby("model")["step"].min()
+    runs = {}
+    for run in sorted(first.index):
+        own = kept[kept["model"] == run]
+        before = kept[(kept["model"] == first.idxmin()) & (kept["step"] < first[run])]
+        runs[run] = pd.concat([before, own])
+    return runs
+
+
+def figure(
+    found: pd.DataFrame, ladder: pd.DataFrame | None = None, ends: Sequence[int] = ()
+) -> Figure:
+    """A panel for every training above; below the ladder, and models by number of images.
+
+    Args:
+        found: the table.
+        ladder: from `analysis.zoo_ladder.ladder_points`; None for no panel.
+        ends: last step of every stage but the last, drawn as lines.
+    """
+    sns.set_theme(style="whitegrid", context="paper")
+    runs = along(found[found["num_images"] == 2])
+    final = found[found["step"].isna()]
+    above: list[Panel] = [partial(_trajectory, run=run, ends=ends) for run in runs.items()]
+    below: list[Panel] = [] if ladder is None else [partial(_ladder, points=ladder)]
+    below += [partial(_by_number, final=final)] if len(final) else []
+    rows = [
+        (panels, colours, dashes)
+        for panels, colours, dashes in ((above, ALONG, WORLDS), (below, ACROSS, KIND_DASHES))
+        if panels
+    ]
+    figure = plt.figure(figsize=(3.7, 0.1 + 1.9 * len(rows)), layout="constrained")
+    parts = np.atleast_1d(figure.subfigures(len(rows), 1))
+    for part, (panels, colours, dashes) in zip(parts, rows, strict=True):
+        grid = part.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+        for axes, draw in zip(grid, panels, strict=True):
+            draw(axes)
+            axes.tick_params(labelsize=6, pad=0)
+            axes.xaxis.label.set_size(7)
+        lines = [Line2D([], [], color=colour, label=NAMES[name]) for name, colour in colours.items()]
+        lines += [Line2D([], [], color="0.3", ls=ls, label=name) for name, ls in dashes.items()]
+        part.legend(handles=lines, loc="outside upper center", ncols=3, frameon=False, fontsize=6.5,
+                    handlelength=1.6, columnspacing=1.2)  # fmt: skip
+    return figure
+
+
+def _trajectory(axes: plt.Axes, run: tuple[str, pd.DataFrame], ends: Sequence[int]) -> None:
+    """A training, by step; bands of the world with solid lines."""
+    name, lines = run
+    for world, dashes in WORLDS.items():
+        part = lines[lines["benchmark"] == f"{world}_indexed"]
+        steps = part["step"].astype(float) / 1000
+        for measure, colour in ALONG.items():
+            axes.plot(steps, part[measure], color=colour, ls=dashes, lw=0.9)
+            if dashes == "-":
+                low, high = part[f"{measure}_low"], part[f"{measure}_high"]
+                axes.fill_between(steps, low, high, color=colour, alpha=0.15, lw=0)
+    for end in ends:
+        axes.axvline(end / 1000, color="0.3", lw=0.6, ls=":", zorder=0)
+    axes.set(ylim=(-0.03, 1.03), yticks=[0, 0.5, 1], xlabel="thousand steps")
+    axes.set_title(model_kinds([name], {})[name], fontsize=7)
+
+
+def _ladder(axes: plt.Axes, points: pd.DataFrame) -> None:
+    """Short recipes by their share of questions about several clean images, means over seeds and
+    worlds."""
+    shares = sorted(points["clean_multi"].unique())
+    for level, part in points.groupby("abstains"):
+        if part["clean_multi"].nunique() > 2:  # those are other axis's
+            means = part.groupby("clean_multi")[["plain_leakage", "delta"]].mean()
+            at = [shares.index(share) for share in means.index]
+            ls = KIND_DASHES["answering" if level == "none" else "abstaining"]
+            axes.plot(at, means["plain_leakage"], color=ACROSS["excess"], ls=ls, lw=0.9)
+            axes.plot(at, means["delta"], color=ACROSS["gain"], ls=ls, lw=0.9)
+    axes.axhline(0, color="0.3", lw=0.6)
+    axes.set_xticks(range(len(shares)), [f"{share * 100:g}" for share in shares])
+    axes.set(xlabel="% about several clean images", yticks=[0, 0.25, 0.5, 0.75])
+
+
+def _by_number(axes: plt.Axes, final: pd.DataFrame) -> None:
+    """Models by number of images, in the first world that they were asked about."""
+    own = final[final["benchmark"] == final["benchmark"].iloc[0]].sort_values("num_images")
+    kinds = model_kinds(own["model"].unique(), {})
+    for model, part in own.groupby("model", sort=False):
+        for measure, colour in ACROSS.items():
+            axes.errorbar(
+                part["num_images"], part[measure], color=colour, lw=0.9, elinewidth=0.6,
+                yerr=[part[measure] - part[f"{measure}_low"], part[f"{measure}_high"] - part[measure]],
+                ls=KIND_DASHES.get(kinds[model], "-"),
+            )  # fmt: skip
+    axes.axhline(0, color="0.3", lw=0.6)
+    axes.set(xlabel="images", xticks=sorted(own["num_images"].unique()))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import pandas as pd
 
 from analysis.probes.account import KNOWN, LINES, PLAIN
@@ -72,9 +74,9 @@ def knockout_markdown(found: pd.DataFrame) -> str:
             lines.append({
                 "edge that is cut": name,
                 "model": row["model"],
-                "leaked answers that move": _interval(row, "leaked_moved", "{:.2f}"),
-                "right answers that move": _interval(row, "right_moved", "{:.2f}"),
-                "accuracy": _interval(row, "accuracy_change", "{:+.2f}"),
+                "leaked answers that move": interval(row, "leaked_moved", "{:.2f}"),
+                "right answers that move": interval(row, "right_moved", "{:.2f}"),
+                "accuracy": interval(row, "accuracy_change", "{:+.2f}"),
             })  # fmt: skip
     return pd.DataFrame(lines).to_markdown(index=False, disable_numparse=True)
 
@@ -86,7 +88,7 @@ def patching_markdown(found: pd.DataFrame) -> str:
         found: of `analysis.probes.patching.table`.
     """
     own = found[(found["changed"] == "other image") & found["tokens"].isin(TOKENS)]
-    own = own.assign(shown=[_interval(row, "recovery", "{:.2f}") for row in own.to_dict("records")])
+    own = own.assign(shown=[interval(row, "recovery", "{:.2f}") for row in own.to_dict("records")])
     table = own.pivot_table(index=["model", "tokens"], columns="place", values="shown",
                             aggfunc="first", sort=False)  # fmt: skip
     table.columns = [f"into layer {place}" for place in table.columns[:-1]] + ["into the head"]
@@ -177,6 +179,7 @@ def _around(row: dict[str, float], name: str, form: str = "{:.2f}") -> str:
     return f"{form.format(row[name])} [{form.format(row['low'])}, {form.format(row['high'])}]"
 
 
-def _interval(row: dict[str, float], name: str, form: str) -> str:
+def interval(row: Mapping[str, float], name: str, form: str) -> str:
+    """A value with the interval that the columns ``<name>_low`` and ``<name>_high`` hold."""
     low, high = (form.format(row[f"{name}_{end}"]) for end in ("low", "high"))
     return f"{form.format(row[name])} [{low}, {high}]"
