@@ -38,7 +38,6 @@ from focus.probes import PLANTED, AbstractProbe, Question, facts
 from focus.reading import Reader
 from focus.records import Record, RecordFile, digest, identity
 
-
 #: Columns of tables that tell what was asked.
 LABELS = ("benchmark", "num_images", "model", "step")
 
@@ -125,7 +124,9 @@ def kept_models(pattern: str) -> dict[str, DictConfig]:
         raise InvalidValueError("snapshots", pattern, accepted)
     stored = OmegaConf.load(CONF / "model" / "internvl_guessing.yaml")  # loaded as that one is
     return {
-        path.name: cast(DictConfig, OmegaConf.merge(stored, {"name": path.name, "source": str(path)}))
+        path.name: cast(
+            DictConfig, OmegaConf.merge(stored, {"name": path.name, "source": str(path)})
+        )
         for path in found
     }
 
@@ -207,8 +208,7 @@ def show(console: Console, name: str, records: Sequence[Record], folder: Path) -
         found = view.table(records, folder)
     found.to_csv(folder / "table.csv", index=False, float_format="%.5g")
     figure = view.figure(found)
-    figure.savefig(folder / "figure.pdf", bbox_inches="tight")
-    save_figure(figure, folder / "figure.png")
+    save_figure(figure, folder / "figure.png", folder / "figure.pdf")
     console.print(f"[bold]{name}[/bold], {len(records)} records")
     console.print(printed(view.headline(found)), markup=False, highlight=False, soft_wrap=True)
     console.print(f"table.csv, figure.png and figure.pdf: {folder}", soft_wrap=True)

@@ -120,8 +120,9 @@ def test_the_page_counts_what_the_lines_say(told):
     page = " ".join(origin_markdown(told, points, stages).split())
     assert "(2 models and worlds) answers leak beyond chance in 1 of 2 (.05 to .30 of them)" in page
     assert "FOCUS gains in 1 of 2 and loses in 0 of 2 (+.00 to +.20)" in page
-    assert "*Afterwards* (3) in 3 of 3 (.20 to .40); at the end" in page
-    assert "answering .40; guessing .20. FOCUS gains in 1 of 3 and loses in 1 of 3" in page
+    assert "*Afterwards* (3) in 3 of 3 (.20 to .40); at the last step" in page
+    assert "answering .40 (FOCUS +.00); guessing .20 (FOCUS +.25). FOCUS gains in 1 of 3" in page
+    assert "in 1 of 3 and loses in 1 of 3" in page
     assert "moves .50 to .50 before, .50 to .90 after" in page
     assert "none .40 to .10, FOCUS +.00 to -.10" in page
     assert "| all | 200 (first) |" in " ".join(page.split())

@@ -15,6 +15,7 @@ from fixtures_benchmarks import FIXTURES
 from test_benchmarks_end_to_end import call
 
 import focus
+from analysis.figures import COLUMN
 from analysis.probes import VIEWS
 from analysis.probes.account import orders
 from analysis.probes.linear import probe as linear_probe
@@ -377,7 +378,9 @@ def test_every_probe_runs_on_every_family_and_benchmark_and_leaves_no_trace(
         questions = asked(any_vlm, benchmark, 12)
         assert len(questions) == 6  # those of two images
         known = [probe_of(name).asks(question) for question in questions]
-        assert known == [name not in ("chance", "origin")] * 6  # of which it is not known what they show
+        assert (
+            known == [name not in ("chance", "origin")] * 6
+        )  # of which it is not known what they show
         if not all(known):
             questions = with_any_tokens(IndexedQuestion(size=6))
         folder = tmp_path / benchmark.name
@@ -385,7 +388,9 @@ def test_every_probe_runs_on_every_family_and_benchmark_and_leaves_no_trace(
         json.dumps(records)
         found = VIEWS[name].table(records, folder)
         assert not VIEWS[name].headline(found).empty
-        assert VIEWS[name].figure(found).axes
+        drawn = VIEWS[name].figure(found)
+        assert drawn.axes
+        assert drawn.get_figwidth() <= COLUMN
         mpl.pyplot.close("all")
     after = sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in modules)
     assert after == before

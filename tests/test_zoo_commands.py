@@ -59,7 +59,7 @@ def test_training_writes_a_model_and_its_card_once(tmp_path):
     assert [path.name for path in kept] == [f"internvl-abstaining-0000{k}" for k in range(1, 6)]
     weights = [(path / "model.safetensors").read_bytes() for path in (*kept[-2:], folder)]
     assert weights[0] != weights[1] == weights[2]
-    assert focus.load(str(kept[0])).name == str(kept[0])
+    assert focus.load(str(kept[0])).name == kept[0].name
     assert "dev, see 1: digits/name" in first.stdout + first.stderr
     assert list((tmp_path / "work" / "wandb").glob("offline-run-*"))  # no key was asked for
     before = (folder / "training.json").read_bytes()

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib.pyplot as plt
-import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from analysis.figures import COLUMN
 from analysis.kinds import ABSTAINING, ANSWERING, GUESSING, model_kinds
 from analysis.probes import chance, entanglement, knockout
 from analysis.probes.common import mean, observed, rate
@@ -161,15 +161,17 @@ def figure(
         for panels, colours, dashes in ((above, ALONG, WORLDS), (below, ACROSS, KIND_DASHES))
         if panels
     ]
-    figure = plt.figure(figsize=(3.7, 0.1 + 1.9 * len(rows)), layout="constrained")
-    parts = np.atleast_1d(figure.subfigures(len(rows), 1))
+    figure = plt.figure(figsize=(COLUMN, 0.1 + 1.9 * len(rows)), layout="constrained")
+    parts = figure.subfigures(len(rows), 1, squeeze=False)[:, 0]
     for part, (panels, colours, dashes) in zip(parts, rows, strict=True):
         grid = part.subplots(1, len(panels), sharey=True, squeeze=False)[0]
         for axes, draw in zip(grid, panels, strict=True):
             draw(axes)
             axes.tick_params(labelsize=6, pad=0)
             axes.xaxis.label.set_size(7)
-        lines = [Line2D([], [], color=colour, label=NAMES[name]) for name, colour in colours.items()]
+        lines = [
+            Line2D([], [], color=colour, label=NAMES[name]) for name, colour in colours.items()
+        ]
         lines += [Line2D([], [], color="0.3", ls=ls, label=name) for name, ls in dashes.items()]
         part.legend(handles=lines, loc="outside upper center", ncols=3, frameon=False, fontsize=6.5,
                     handlelength=1.6, columnspacing=1.2)  # fmt: skip
@@ -206,7 +208,8 @@ def _ladder(axes: plt.Axes, points: pd.DataFrame) -> None:
             axes.plot(at, means["delta"], color=ACROSS["gain"], ls=ls, lw=0.9)
     axes.axhline(0, color="0.3", lw=0.6)
     axes.set_xticks(range(len(shares)), [f"{share * 100:g}" for share in shares])
-    axes.set(xlabel="% about several clean images", yticks=[0, 0.25, 0.5, 0.75])
+    axes.set(xlabel="% of several clean images", yticks=[0, 0.25, 0.5, 0.75])
+    axes.set_title("short recipes", fontsize=7)
 
 
 def _by_number(axes: plt.Axes, final: pd.DataFrame) -> None:
@@ -215,10 +218,14 @@ def _by_number(axes: plt.Axes, final: pd.DataFrame) -> None:
     kinds = model_kinds(own["model"].unique(), {})
     for model, part in own.groupby("model", sort=False):
         for measure, colour in ACROSS.items():
+            value, low, high = (part[f"{measure}{end}"] for end in ("", "_low", "_high"))
             axes.errorbar(
-                part["num_images"], part[measure], color=colour, lw=0.9, elinewidth=0.6,
-                yerr=[part[measure] - part[f"{measure}_low"], part[f"{measure}_high"] - part[measure]],
-                ls=KIND_DASHES.get(kinds[model], "-"),
+                part["num_images"], value, yerr=[value - low, high - value], color=colour,
+                lw=0.9, elinewidth=0.6, ls=KIND_DASHES.get(kinds[model], "-"),
             )  # fmt: skip
+    numbers = sorted(own["num_images"].unique())
+    axes.plot(numbers, [1 - 1 / n for n in numbers], color="0.3", lw=0.8, ls=(0, (1, 3)))
+    axes.text(numbers[-1], 0.93, "one at random", fontsize=6, ha="right", color="0.3")
     axes.axhline(0, color="0.3", lw=0.6)
-    axes.set(xlabel="images", xticks=sorted(own["num_images"].unique()))
+    axes.set(xlabel="images", xticks=numbers)
+    axes.set_title("stored models, scenes", fontsize=7)

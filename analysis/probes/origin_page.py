@@ -53,7 +53,8 @@ class Stages:
 
 
 def origin_markdown(found: pd.DataFrame, points: pd.DataFrame, stages: Stages) -> str:
-    """A table of the first kept model and of the end of every stage, and what follows.
+    """A table of the first kept model, the last before several images and the last, and what
+    follows.
 
     Args:
         found: of `analysis.probes.origin.table`.
@@ -62,7 +63,7 @@ def origin_markdown(found: pd.DataFrame, points: pd.DataFrame, stages: Stages) -
     """
     kept = _kept(found, stages)
     told = [*_sentences(kept), _ladder(points), _by_number(found)]
-    return "\n\n".join([_table(kept, stages.ends), "\n".join(f"- {each}" for each in told)])
+    return "\n\n".join([_table(kept), "\n".join(f"- {each}" for each in told)])
 
 
 def _kept(found: pd.DataFrame, stages: Stages) -> pd.DataFrame:
@@ -81,18 +82,19 @@ def _kept(found: pd.DataFrame, stages: Stages) -> pd.DataFrame:
     return lines.assign(before=lines["step"] <= stages.single)
 
 
-def _table(kept: pd.DataFrame, ends: Mapping[str, int]) -> str:
-    own = kept[kept["benchmark"] == f"{next(iter(WORLDS))}_indexed"]
-    own = own[own["step"].isin([own["step"].min(), *ends.values()])]
+def _table(kept: pd.DataFrame) -> str:
+    own = kept[kept["benchmark"] == f"{next(iter(WORLDS))}_indexed"].sort_values("step")
+    before, after = own[own["before"]], own[~own["before"]]
+    ends = after.groupby("training", sort=True).tail(1).sort_values("training")
+    own = pd.concat([before.head(1), before.tail(1), ends])
     rows = [
         {
             "training": row["training"],
             "step": f"{row['step']} ({row['stage']})",
             **{title: interval(row, name, form) for name, (title, form) in COLUMNS.items()},
         }
-        for row in own.sort_values(["before", "training", "step"], ascending=[False, True, True])
-        .to_dict("records")
-    ]  # fmt: skip
+        for row in own.to_dict("records")
+    ]
     return pd.DataFrame(rows).to_markdown(index=False, disable_numparse=True)
 
 
@@ -115,18 +117,21 @@ def _sentences(kept: pd.DataFrame) -> list[str]:
         for edge in ("text", "images")
     }
     mixing = ", ".join(f"{_range(part['mixing'], 3)} {name}" for name, part in parts.items())
+    last = after.sort_values("step").groupby(["training", "benchmark"]).tail(1)
+    last = last.sort_values("benchmark", ascending=False)  # scenes before digits
     ends = [
-        f"{kind} {', '.join(_share(value) for value in own['excess'])}"
-        for kind, own in after[after["step"] == after["step"].max()].groupby("training")
+        f"{kind} {', '.join(map(_share, own['excess']))} (FOCUS "
+        f"{', '.join(_share(gain, sign='+') for gain in own['gain'])})"
+        for kind, own in last.groupby("training")
     ]
-    worlds = " and ".join(WORLDS)
     return [
         *told,
         f"*Afterwards* ({len(after)}) in {_sure(after['excess_low'] > 0)} "
-        f"({_range(after['excess'])}); at the end, in {worlds}: {'; '.join(ends)}. {_focus(after)}",
-        f"*The way is the same.* Of leaked answers (at least {LEAST}), cutting the other image from "
-        f"the text moves {moved['text']}; cutting images from each other {moved['images']}. "
-        f"Mixing: {mixing}.",
+        f"({_range(after['excess'])}); at the last step, in {' and '.join(WORLDS)}: "
+        f"{'; '.join(ends)}. {_focus(after)}",
+        f"*The way, before and after.* Of leaked answers (where there are {LEAST}), cutting the "
+        f"other image from the text moves {moved['text']}; cutting images from each other "
+        f"{moved['images']}. Mixing: {mixing}.",
     ]
 
 
@@ -141,12 +146,14 @@ def _by_number(found: pd.DataFrame) -> str:
     """Final models, all worlds."""
     final = found[found["step"].isna()]
     told = [
-        f"{number}: {_range(own['excess'])}, FOCUS {_range(own['gain'], sign='+')}"
+        f"{number}: {_range(own['excess'])} ({_share(1 - 1 / number)}), FOCUS "
+        f"{_range(own['gain'], sign='+')}"
         for number, own in final.groupby("num_images")
     ]
     return (
         "*By number of images* (the three stored models, both worlds; trained on 2 to "
-        f"{MAX_IMAGES}, mostly 2), leakage beyond chance and FOCUS minus plain: {'; '.join(told)}."
+        f"{MAX_IMAGES}, mostly 2), leakage beyond chance (in brackets what reading an image at "
+        f"random would leak) and FOCUS minus plain: {'; '.join(told)}."
     )
 
 

@@ -58,27 +58,33 @@ PARTS = {
     KNOWN: "*asked image known, masked*",
 }
 #: Groups of tokens of the page.
-TOKENS = ("other images", "asked image", "question", "last token")
+TOKENS = ("other images", "question", "last token")
+#: Conditions that the page leaves to the tables in docs/probes: they are as others are.
+LEFT_OUT = {
+    "behaviour": ("swapped", "composed_focus", "routed_focus"),
+    "chance": ("composed_focus",),
+}
 
 
 def knockout_markdown(found: pd.DataFrame) -> str:
-    """What moves when an edge is cut in all layers: leaked answers, right ones, accuracy.
+    """What changes when an edge is cut in all layers: leaked answers that move, and accuracy.
 
     Args:
         found: of `analysis.probes.knockout.table`.
     """
-    lines = []
-    for edge, name in EDGES.items():
-        own = found[(found["layers"] == "all") & (found["edge"] == edge)]
-        for row in own.to_dict("records"):
-            lines.append({
-                "edge that is cut": name,
-                "model": row["model"],
-                "leaked answers that move": interval(row, "leaked_moved", "{:.2f}"),
-                "right answers that move": interval(row, "right_moved", "{:.2f}"),
-                "accuracy": interval(row, "accuracy_change", "{:+.2f}"),
-            })  # fmt: skip
-    return pd.DataFrame(lines).to_markdown(index=False, disable_numparse=True)
+    own = found[(found["layers"] == "all") & found["edge"].isin(EDGES)]
+    shown = {
+        "leaked move": [interval(row, "leaked_moved", "{:.2f}") for row in own.to_dict("records")],
+        "accuracy": [interval(row, "accuracy_change", "{:+.2f}") for row in own.to_dict("records")],
+    }
+    kinds = own["model"].str.rpartition("-")[2]
+    columns = [own[["edge"]].assign(column=f"{name}, " + kinds, shown=values)
+               for name, values in shown.items()]  # fmt: skip
+    table = pd.concat(columns).pivot_table(
+        index="edge", columns="column", values="shown", aggfunc="first", sort=False
+    ).reindex(list(EDGES))  # fmt: skip
+    table.index = pd.Index(EDGES.values(), name="edge that is cut")
+    return table.reset_index().to_markdown(index=False, disable_numparse=True)
 
 
 def patching_markdown(found: pd.DataFrame) -> str:
@@ -119,7 +125,7 @@ def behaviour_markdown(found: pd.DataFrame) -> str:
     Args:
         found: of `analysis.probes.behaviour.table`.
     """
-    found = found[found["orders"] == PUBLISHED]
+    found = found[(found["orders"] == PUBLISHED) & ~found["condition"].isin(LEFT_OUT["behaviour"])]
     shown = found.assign(
         shown=[_around(row, "share") for row in found.to_dict("records")],
         condition=[CONDITIONS.get(name, name) for name in found["condition"]],
@@ -150,6 +156,7 @@ def chance_markdown(two: pd.DataFrame, four: pd.DataFrame) -> str:
             ),
         }
         for row in two[two["by"] == "all"].to_dict("records")
+        if row["condition"] not in LEFT_OUT["chance"]
     ]
     return pd.DataFrame(lines).to_markdown(index=False, disable_numparse=True)
 

@@ -100,9 +100,7 @@ class Entanglement(AbstractProbe):
         jobs = [job for k, i in enumerate(chunk) for job in self._jobs(reader, questions, i, k)]
         self._look(reader, jobs, found)
         if self.untrained:
-            again = [
-                replace(j, condition=CONTROL) for j in jobs if j.condition == "together"
-            ]
+            again = [replace(j, condition=CONTROL) for j in jobs if j.condition == "together"]
             self._look(reader.untrained(self.seed), again, found)
         return found
 
