@@ -102,6 +102,7 @@ def _line(records: Records, folder: Path) -> dict[str, Any]:
         line |= {f"{name}_moved{end}": moved.loc[edge, f"leaked_moved{end}"]
                  for end in ("", "_low", "_high")}  # fmt: skip
     states = entanglement.table(_of("entanglement", records), folder)
+    # Behind it are what the last layer makes and the head's input, which no image token sees.
     last = states[states["condition"] == COMPANY].sort_values("place").iloc[-3]
     line["mixing"] = 1 - last["cosine"]
     return line | {"mixing_low": 1 - last["high"], "mixing_high": 1 - last["low"]}
