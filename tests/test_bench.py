@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from analysis.tables import bench_markdown, prefill_markdown, throughput_markdown
-from experiments.bench import PUBLISHED
+from experiments.bench import PUBLISHED, renewed
 from experiments.benching import clock, inside
 from focus.decoding import GenerationSettings, Plain
 from focus.models.tiny import build_tiny
@@ -72,6 +72,21 @@ def test_every_part_is_a_table_in_the_terminal_and_in_a_document(record):
         assert table(found[name]).count("\n") >= 2
     assert found["server"] == []
     assert pd.DataFrame(found["sharing"])["faster"].iloc[0] == 1
+
+
+def test_a_part_measured_anew_leaves_the_others_as_they_were(record, tmp_path):
+    path = tmp_path / "bench.json"
+    path.write_text(json.dumps(record[0]))
+    new = renewed(path, {"sharing": [{"scheme": "new"}]}, {"commit": "later"})
+    assert json.loads(path.read_text()) == new
+    assert new["sharing"] == [{"scheme": "new"}]
+    assert new["measured"]["sharing"] == {"commit": "later"}
+    assert {**new, "sharing": 0, "measured": 0} == {**record[0], "sharing": 0, "measured": 0}
+    assert new["measured"]["rows"] == record[0]["measured"]["rows"]
+    done = commands.run("experiments.bench", *SMALL, "parts=[speed]", f"results={tmp_path}")
+    assert done.returncode != 0
+    assert "speed" in done.stderr
+    assert "throughput" in done.stderr
 
 
 def test_time_inside_the_model_leaves_no_trace(ask):
