@@ -228,5 +228,5 @@ def _by_number(axes: plt.Axes, final: pd.DataFrame) -> None:
     axes.plot(numbers, [1 - 1 / n for n in numbers], color="0.3", lw=0.8, ls=(0, (1, 3)))
     axes.text(numbers[-1], 0.93, "one at random", fontsize=6, ha="right", color="0.3")
     axes.axhline(0, color="0.3", lw=0.6)
-    axes.set(xlabel="images", xticks=numbers)
+    axes.set(xlabel="images", xticks=numbers, ylim=(None, 1.02))
     axes.set_title("stored models, scenes", fontsize=7)
