@@ -404,6 +404,14 @@ def test_the_command_writes_once_and_goes_on(tmp_path, capsys):
     assert "did you mean 'leak'" in capsys.readouterr().err
 
 
+def test_images_are_probed_at_the_size_at_which_an_evaluation_asks_them(abstaining, monkeypatch):
+    vlm, _ = abstaining
+    monkeypatch.setattr(IndexedQuestion, "published_size", (48, 48))
+    for budget, size in (("published", (48, 48)), ("checkpoint", (32, 32))):
+        (asked,) = command.questions(replace(vlm, budget=budget), IndexedQuestion(size=9), 1)
+        assert [image.size for image in asked.request.images] == [size] * 2
+
+
 def test_unknown_edges_are_answered_with_the_known_ones():
     with pytest.raises(UnknownNameError, match="did you mean 'image to image'"):
         Knockout(edges=["image to imag"])
