@@ -24,8 +24,8 @@ from focus.decoding import (
     STRATEGIES,
     AbstractDecoding,
     CaptionThenAnswer,
+    Plain,
     SingleImage,
-    Vanilla,
     Vcd,
 )
 from focus.decoding.interventions import AbstractIntervention
@@ -55,7 +55,7 @@ class LogitStore:
 
     def plain(self, model: Model, questions: AnyQuestions) -> Tensor:
         """Plain decoding: ``[questions, columns]``."""
-        return self._alone(model, questions, "plain", Vanilla())
+        return self._alone(model, questions, "plain", Plain())
 
     def evidence(self, model: Model, questions: AnyQuestions, rows: Rows) -> Evidence:
         """Plain decoding and every row."""
@@ -82,7 +82,7 @@ class LogitStore:
 
     def isolated(self, model: Model, questions: AnyQuestions) -> Tensor:
         """Plain decoding whose images do not see each other: ``[questions, columns]``."""
-        return self._alone(model, questions, "isolated", Vanilla(flow="isolated"))
+        return self._alone(model, questions, "isolated", Plain(flow="isolated"))
 
     def single(self, model: Model, questions: AnyQuestions) -> Tensor:
         """The asked view alone, the others removed: ``[questions, columns]``."""

@@ -36,6 +36,7 @@ from experiments.benching import (
     clock,
     counted,
     fresh,
+    inside,
     make_request,
     measured,
     sized_request,
@@ -50,8 +51,8 @@ from focus.decoding import (
     Focus,
     GenerationSettings,
     MaskedFocus,
+    Plain,
     Request,
-    Vanilla,
 )
 from focus.engines import LocalEngine, VllmEngine
 from focus.environment import environment
@@ -61,7 +62,7 @@ PLAIN = "plain decoding"
 COMPOSED = "composed (ours), noise per run"
 PUBLISHED = "published: N(N+1) encodings, full batch"
 SCHEMES: dict[str, AbstractDecoding] = {
-    PLAIN: Vanilla(),
+    PLAIN: Plain(),
     PUBLISHED: Focus(sharing="branch", prefill="naive"),
     "noise per branch, prefixes shared": Focus(sharing="branch"),
     "noise per sample, prefixes shared (default)": Focus(sharing="sample"),
@@ -72,7 +73,7 @@ SCHEMES: dict[str, AbstractDecoding] = {
 FOUR_PLAIN = "four plain runs"
 #: Of the first token alone, over sizes of images and text.
 PREFILLS = {
-    PLAIN: Vanilla(),
+    PLAIN: Plain(),
     "FOCUS": Focus(sharing="run"),
     "composed": ComposedFocus(sharing="run"),
     "isolated": ComposedFocus(sharing="run", flow="isolated"),
@@ -80,7 +81,7 @@ PREFILLS = {
 }
 #: Strategies whose throughput is measured, one question at a time and in batches.
 ASKED = {
-    PLAIN: Vanilla(),
+    PLAIN: Plain(),
     "FOCUS, noise per sample": Focus(),
     "FOCUS, noise per run": Focus(sharing="run"),
 }
@@ -190,7 +191,8 @@ def throughput_rows(config: DictConfig, advance: Callable[[], None]) -> list[dic
     """Questions per second on an embedded model, one at a time and in batches.
 
     Read as candidates (one step) and as text of at most four tokens. Both ways process every
-    question anew: the model forgets what it has seen in between.
+    question anew: the model forgets what it has seen in between. Two bounds beside them: what the
+    batches would reach if only the model's own parts took time, and what their operations allow.
     """
     loaded, requests = many_questions(config)
     few = requests[: config.throughput.alone]
@@ -204,8 +206,10 @@ def throughput_rows(config: DictConfig, advance: Callable[[], None]) -> list[dic
                                    for r in few])  # fmt: skip
             advance()
             engine = LocalEngine(fresh(loaded))
-            together = clock(lambda: decoding.decode_many(engine, requests, settings,  # noqa: B023
-                                                          keep_logits="first"))  # fmt: skip
+            with inside(loaded) as model:
+                together = clock(
+                    lambda: decoding.decode_many(engine, requests, settings,  # noqa: B023
+                                                 keep_logits="first"))  # fmt: skip
             advance()
             rows.append(
                 {
@@ -214,6 +218,7 @@ def throughput_rows(config: DictConfig, advance: Callable[[], None]) -> list[dic
                     "alone_per_second": len(few) / alone,
                     "batched_per_second": len(requests) / together,
                     "faster": (alone / len(few)) / (together / len(requests)),
+                    "model_per_second": len(requests) / sum(model),
                     "floor_per_second": speed / operations_per_question(
                         fresh(loaded), decoding, few, settings),
                 }
@@ -292,14 +297,14 @@ def sharing_rows(config: DictConfig, advance: Callable[[], None]) -> list[dict[s
             Focus().decode(fresh(vlm), q, settings) for q in questions(r)
         ],
         "together": lambda r: Focus().decode_many(LocalEngine(fresh(vlm)), questions(r), settings),
-        FOUR_PLAIN: lambda r: [Vanilla().decode(fresh(vlm), q, settings) for q in questions(r)],
+        FOUR_PLAIN: lambda r: [Plain().decode(fresh(vlm), q, settings) for q in questions(r)],
         "four plain runs, images isolated and kept": lambda r: kept_images(
             fresh(vlm), questions(r)
         ),
     }
 
     def kept_images(vlm: VisionLanguageModel, asked: list[Request]) -> object:
-        return Vanilla(flow="isolated").decode_many(LocalEngine(vlm, batch=1), asked, settings)
+        return Plain(flow="isolated").decode_many(LocalEngine(vlm, batch=1), asked, settings)
 
     rows = []
     for scheme, answer in ways.items():

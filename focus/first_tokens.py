@@ -22,8 +22,8 @@ from focus.decoding import (
     Focus,
     GenerationSettings,
     MaskedFocus,
+    Plain,
     Request,
-    Vanilla,
 )
 from focus.decoding.rows import AbstractPassDecoding, Pass
 from focus.decoding.shown import render
@@ -113,7 +113,7 @@ def first_logits(
 
 def plain_logits(engine: AbstractEngine, requests: Iterable[Request]) -> Tensor:
     """``[questions, vocabulary]`` with all images clean: plain decoding."""
-    return first_logits(engine, requests, Vanilla())[0]
+    return first_logits(engine, requests, Plain())[0]
 
 
 def row_logits(
