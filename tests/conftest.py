@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from focus.decoding import Request
     from focus.models import VisionLanguageModel
 
+#: Those of `focus.models.tiny.BUILDERS`, which a test compares.
+ARCHITECTURES = ("internvl", "llava_onevision", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe")
 #: Unequal on purpose: where images differ in their number of tokens, a wrong span shows.
 SIZES = ((40, 28), (64, 48), (24, 72), (56, 56))
 #: Text between the images, so that a cut at an image start never falls on the image before it.
@@ -36,14 +38,7 @@ PARTS = {
 }
 
 
-def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    if "any_vlm" in metafunc.fixturenames:
-        from focus.models.tiny import BUILDERS
-
-        metafunc.parametrize("any_vlm", list(BUILDERS), indirect=True, scope="session")
-
-
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="session", params=ARCHITECTURES)
 def any_vlm(request: pytest.FixtureRequest) -> VisionLanguageModel:
     """A tiny model of every architecture in turn; tests must leave it as it is."""
     from focus.models.tiny import build_tiny
