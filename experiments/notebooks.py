@@ -26,9 +26,9 @@ def renew_notebook(path: Path) -> None:
         MissingExtraError: Jupyter is not installed.
         nbclient.exceptions.CellExecutionError: a cell fails; the file stays as it was.
     """
-    needed = {"extra": "notebooks", "purpose": "execute notebooks"}
-    nbformat = optional_module("nbformat", **needed)
-    client = optional_module("nbclient", **needed).NotebookClient
+    purpose = "execute notebooks"
+    nbformat = optional_module("nbformat", extra="notebooks", purpose=purpose)
+    client = optional_module("nbclient", extra="notebooks", purpose=purpose).NotebookClient
     notebook: Any = nbformat.read(path, as_version=4)
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)
