@@ -34,7 +34,7 @@ def renew_notebook(path: Path) -> None:
         cell.metadata.pop("execution", None)
     # The code beside the notebooks, whatever is installed.
     paths = os.pathsep.join(
-        [str(path.parent.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
+        [str(path.resolve().parent.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
     )
     quiet = ["--IPKernelApp.log_level=ERROR"]
     client(notebook, timeout=600, record_timing=False, extra_arguments=quiet).execute(
