@@ -16,8 +16,7 @@ In the formulas p_k is branch k, p_ref the reference, p_plain plain decoding, al
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
 import torch
@@ -28,53 +27,7 @@ import focus.routing
 from focus.aggregation import AGGREGATIONS
 from focus.contrast import combine, contrast
 from focus.errors import InvalidValueError, UnknownNameError
-
-
-@dataclass(frozen=True)
-class Evidence:
-    """First-token logits of the same questions under plain decoding and in every row.
-
-    Args:
-        plain: ``[questions, vocabulary]``.
-        reference: ``[questions, vocabulary]``.
-        branches: ``[branch, questions, vocabulary]``.
-        target: ``[questions]``, the branch whose clean images the question names; None where
-            questions name none, or all.
-        numbers: ``[questions]``, branches of each; further ones are not its own. None where all
-            questions have all of them.
-    """
-
-    plain: Tensor
-    reference: Tensor
-    branches: Tensor
-    target: Tensor | None = None
-    numbers: Tensor | None = None
-
-    def branches_of(self, question: int) -> int:
-        """Branches of one question."""
-        return len(self.branches) if self.numbers is None else int(self.numbers[question])
-
-    @property
-    def mean_branches(self) -> float:
-        """Branches of a question, on average."""
-        if self.numbers is None:
-            return len(self.branches)
-        mean = float(self.numbers.double().mean())
-        return int(mean) if mean.is_integer() else mean
-
-    @property
-    def alike(self) -> Iterator[tuple[Tensor, Evidence]]:
-        """Parts with equally many branches, and the places of their questions."""
-        if self.numbers is None or bool((self.numbers == len(self.branches)).all()):
-            yield torch.arange(len(self.plain)), self
-            return
-        for number in self.numbers.unique().tolist():
-            at = (self.numbers == number).nonzero().flatten()
-            target = None if self.target is None else self.target[at]
-            yield (
-                at,
-                Evidence(self.plain[at], self.reference[at], self.branches[:number, at], target),
-            )
+from focus.evidence import Evidence
 
 
 Rule = Callable[[Evidence, float], Tensor]

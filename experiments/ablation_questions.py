@@ -16,12 +16,12 @@ from torch import Tensor
 
 from experiments.ablation_rows import Rows, combinations
 from experiments.config import build
-from experiments.evaluation import ITEM_ERRORS, request_of
 from experiments.tuning import to_dev
 from focus.benchmarks.base import AbstractBenchmark, Example
 from focus.benchmarks.embedded import KINDS, AbstractEmbedded, asked_view, view_units
 from focus.decoding import Request
 from focus.errors import InvalidValueError, UnknownNameError
+from focus.evaluation import ITEM_ERRORS, request_of
 from focus.records import digest
 from focus.worlds import WORLDS
 from focus.zoo.mixture import MAX_FRAMES
@@ -215,9 +215,13 @@ class Loaded:
             rows: whose target units are named.
             budget: of the model's images, see `focus.models.Checkpoint`.
         """
-        for place, example in enumerate(self.examples):
-            request = request_of(self.benchmark, self.whole(place), budget=budget)
-            yield request if rows is None else rows.request(request, example)
+        for place in range(len(self.examples)):
+            yield self.request(self.whole(place), rows, budget=budget)
+
+    def request(self, example: Example, rows: Rows | None, *, budget: str) -> Request:
+        """What a strategy is asked about one question; see `each_request`."""
+        request = request_of(self.benchmark, example, budget=budget)
+        return request if rows is None else rows.request(request, example)
 
     def whole(self, place: int) -> Example:
         """The question at a place, with its images."""

@@ -9,10 +9,10 @@ from typing import Any
 
 from focus.benchmarks.base import Example
 from focus.benchmarks.embedded import asked_view, view_units
-from focus.decoding import ComposedFocus, Focus, MaskedFocus, Request
+from focus.decoding import AbstractDecoding, ComposedFocus, Focus, MaskedFocus, Request
 from focus.errors import InvalidValueError, UnknownNameError
-from focus.first_tokens import Branches, Tint
 from focus.noise import NoiseConfig
+from focus.tinted import TINTS, Tint, Tinted
 
 TARGETS = ("units", "all", "named", "pairs")
 #: How a row's text is kept from the other images: by noise in a sequence of its own, by noise
@@ -29,7 +29,7 @@ class Rows:
         sharing: see `focus.decoding.Focus`.
         targets: a branch for each view (``units``), for each image (``all``: a frame of a clip by
             itself), for the asked view alone (``named``) or for two views together (``pairs``).
-        tint: see `focus.first_tokens`.
+        tint: see `focus.tinted`.
         scheme: one of `SCHEMES`.
     """
 
@@ -47,18 +47,25 @@ class Rows:
             raise InvalidValueError("targets", self.targets, f"one of {', '.join(TARGETS)}")
         if self.scheme not in SCHEMES:
             raise UnknownNameError("scheme", self.scheme, SCHEMES)
+        if self.tint not in TINTS:
+            raise UnknownNameError("tint", self.tint, TINTS)
         if self.tint != "none" and self.scheme != "focus":
             raise InvalidValueError("tint", self.tint, "none, unless the scheme is focus")
 
     @property
-    def strategy(self) -> Branches:
-        """The strategy that runs these rows, with the targets that `request` names."""
+    def strategy(self) -> AbstractDecoding:
+        """The strategy that runs these rows, with the targets that `request` names.
+
+        With a single image there is a reference, too: what the contrast does there is a question.
+        """
+        common: dict[str, Any] = {"targets": "named", "single_image": "contrast"}
         if self.scheme == "masked":
-            return MaskedFocus(targets="named")
-        noise = NoiseConfig(self.noise, float(self.scale), self.severity, self.seed)
-        common: dict[str, Any] = {"noise": noise, "sharing": self.sharing, "targets": "named"}
+            return MaskedFocus(**common)
+        common["noise"] = NoiseConfig(self.noise, float(self.scale), self.severity, self.seed)
+        common["sharing"] = self.sharing
         if self.scheme == "focus":
-            return Focus(**common)
+            focus = Focus(**common)
+            return focus if self.tint == "none" else Tinted(focus, self.tint)
         return ComposedFocus(**common, flow="kept" if self.scheme == "composed" else "isolated")
 
     @property

@@ -24,7 +24,7 @@ from rich.padding import Padding
 from rich.text import Text
 
 from experiments.config import build, check_positive, entry_point
-from experiments.evaluation import progress_bars, request_of, set_threads
+from experiments.evaluation import progress_bars, set_threads
 from experiments.logging import Run, reported, samples
 from focus import doctor
 from focus.benchmarks import AbstractBenchmark, Example
@@ -32,6 +32,7 @@ from focus.benchmarks.hub import AbstractHubBenchmark
 from focus.decoding import Request
 from focus.doctor import Check, attempt
 from focus.errors import DatasetUnavailableError
+from focus.evaluation import request_of
 
 COLOURS = {"ok": "green", "warn": "yellow", "fail": "red"}
 

@@ -21,10 +21,11 @@ from omegaconf import DictConfig, OmegaConf
 from analysis.summary import summarise
 from analysis.tables import summary_table
 from experiments.config import entry_point
-from experiments.evaluation import make_console, score_fields
+from experiments.evaluation import make_console
 from experiments.logging import Run, reported
 from focus.benchmarks.registry import parsers_of
 from focus.errors import InvalidValueError, UnknownNameError
+from focus.evaluation import score_fields
 from focus.records import Record, read_records
 from focus.scoring import Reference, Scorer
 

@@ -25,10 +25,11 @@ from transformers.utils.logging import disable_progress_bar
 from analysis.summary import BASELINE
 from analysis.viewer import chosen, page, page_data
 from experiments.config import build, check_positive, entry_point
-from experiments.evaluation import make_console, request_of, set_threads
+from experiments.evaluation import make_console, set_threads
 from experiments.logging import Run, reported
 from focus.benchmarks import AbstractBenchmark, Example
 from focus.errors import CheckpointUnavailableError, InvalidValueError, RecordsConflictError
+from focus.evaluation import request_of
 from focus.probes import Lens, Observation, Question
 from focus.reading import Reader
 from focus.records import RECORDS, Record, read_records

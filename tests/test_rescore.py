@@ -12,8 +12,8 @@ from fixtures_benchmarks import FIXTURES
 from test_benchmarks_end_to_end import call
 
 from experiments import evaluate, rescore
-from experiments.evaluation import score_fields
 from focus.errors import RecordsConflictError
+from focus.evaluation import score_fields
 from focus.records import RecordFile
 
 datasets.disable_progress_bars()
