@@ -20,7 +20,7 @@ class Published:
         benchmark: as records call it.
         metric: as summaries call it, see `analysis.summary.metric_values`.
         model: as records call it; None for a claim about no model in particular ("up to").
-        decoding: ``vanilla``, or ``focus`` for a gain over plain decoding.
+        decoding: ``plain``, or ``focus`` for a gain over plain decoding.
         value: percent of right answers, or percentage points of gain.
         source: where it was read.
         version: of the source: version or table of a paper, commit of a page.
@@ -54,7 +54,7 @@ def _plain(
     second_hand: bool = False,
 ) -> Published:
     return Published(
-        benchmark, "accuracy", model, "vanilla", value, source, version, second_hand=second_hand
+        benchmark, "accuracy", model, "plain", value, source, version, second_hand=second_hand
     )
 
 

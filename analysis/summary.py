@@ -15,7 +15,7 @@ from analysis.statistics import (
     wilson_interval,
 )
 
-BASELINE = "vanilla"
+BASELINE = "plain"
 CELL = ["benchmark", "model", "decoding"]
 Metrics = Mapping[str, Mapping[str, Any]]  # summary rows of one cell, by metric
 #: What a benchmark is judged by, the first that it has (pairs are about both their images), and the

@@ -20,7 +20,7 @@ from torch import Tensor
 from experiments.ablation_models import Model
 from experiments.ablation_questions import AnyQuestions
 from experiments.ablation_rows import Rows
-from focus.decoding import STRATEGIES, AbstractDecoding, GenerationSettings, Vanilla
+from focus.decoding import STRATEGIES, AbstractDecoding, GenerationSettings, Plain
 from focus.errors import FocusError, UnknownNameError
 from focus.evaluation import Cell, answered
 from focus.evidence import Evidence, rows_of
@@ -63,7 +63,7 @@ class RowStore:
         """
         found = self._rows(model, questions, rows.strategy, rows)
         target = model.load(questions).target(rows)
-        return Evidence.of(self.first(model, questions, Vanilla()), found, target)
+        return Evidence.of(self.first(model, questions, Plain()), found, target)
 
     def forget(self, model: Model, questions: AnyQuestions, rows: Rows) -> None:
         """Removes rows that one cell alone looks at, whose answers are kept: those of further noise

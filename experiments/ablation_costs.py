@@ -11,7 +11,7 @@ from experiments.ablation_lines import labels
 from experiments.ablation_models import Model
 from experiments.ablation_questions import AnyQuestions
 from experiments.ablation_rows import Rows
-from focus.decoding import AbstractDecoding, GenerationSettings, Vanilla
+from focus.decoding import AbstractDecoding, GenerationSettings, Plain
 from focus.errors import InvalidValueError, PromptError
 
 #: The embedded models answer in one token.
@@ -39,7 +39,7 @@ def cost_records(
     """
     loaded = model.load(questions)
     all_units = Rows()
-    decodings: dict[str, AbstractDecoding] = {"plain": Vanilla()}
+    decodings: dict[str, AbstractDecoding] = {"plain": Plain()}
     for label, setting in strategies.items():
         values = dict(setting)
         decodings[label] = built(values.pop("strategy", label), values)

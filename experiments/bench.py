@@ -50,8 +50,8 @@ from focus.decoding import (
     Focus,
     GenerationSettings,
     MaskedFocus,
+    Plain,
     Request,
-    Vanilla,
 )
 from focus.engines import LocalEngine, VllmEngine
 from focus.environment import environment
@@ -62,7 +62,7 @@ PLAIN = "plain decoding"
 COMPOSED = "composed (ours), noise per run"
 PUBLISHED = "published: N(N+1) encodings, full batch"
 SCHEMES: dict[str, AbstractDecoding] = {
-    PLAIN: Vanilla(),
+    PLAIN: Plain(),
     PUBLISHED: Focus(sharing="branch", prefill="naive"),
     "noise per branch, prefixes shared": Focus(sharing="branch"),
     "noise per sample, prefixes shared (default)": Focus(sharing="sample"),
@@ -73,7 +73,7 @@ SCHEMES: dict[str, AbstractDecoding] = {
 FOUR_PLAIN = "four plain runs"
 #: Of the first token alone, over sizes of images and text.
 PREFILLS = {
-    PLAIN: Vanilla(),
+    PLAIN: Plain(),
     "FOCUS": Focus(sharing="run"),
     "composed": ComposedFocus(sharing="run"),
     "isolated": ComposedFocus(sharing="run", flow="isolated"),
@@ -81,7 +81,7 @@ PREFILLS = {
 }
 #: Strategies whose throughput is measured, one question at a time and in batches.
 ASKED = {
-    PLAIN: Vanilla(),
+    PLAIN: Plain(),
     "FOCUS, noise per sample": Focus(),
     "FOCUS, noise per run": Focus(sharing="run"),
 }
@@ -293,14 +293,14 @@ def sharing_rows(config: DictConfig, advance: Callable[[], None]) -> list[dict[s
             Focus().decode(fresh(vlm), q, settings) for q in questions(r)
         ],
         "together": lambda r: Focus().decode_many(LocalEngine(fresh(vlm)), questions(r), settings),
-        FOUR_PLAIN: lambda r: [Vanilla().decode(fresh(vlm), q, settings) for q in questions(r)],
+        FOUR_PLAIN: lambda r: [Plain().decode(fresh(vlm), q, settings) for q in questions(r)],
         "four plain runs, images isolated and kept": lambda r: kept_images(
             fresh(vlm), questions(r)
         ),
     }
 
     def kept_images(vlm: VisionLanguageModel, asked: list[Request]) -> object:
-        return Vanilla(flow="isolated").decode_many(LocalEngine(vlm, batch=1), asked, settings)
+        return Plain(flow="isolated").decode_many(LocalEngine(vlm, batch=1), asked, settings)
 
     rows = []
     for scheme, answer in ways.items():

@@ -39,7 +39,7 @@ from experiments.evaluation import (
 )
 from experiments.logging import Run, reported
 from focus.benchmarks import AbstractBenchmark, Example
-from focus.decoding import Focus, GenerationSettings, Vanilla
+from focus.decoding import Focus, GenerationSettings, Plain
 from focus.decoding.shown import render
 from focus.engines import LocalEngine
 from focus.environment import peak_memory
@@ -145,18 +145,18 @@ def telling_example(
         for record in records
         if record["benchmark"] == benchmark.name
     }
-    asked = [example for example in benchmark if (models[0], Vanilla.name, example.id) in known]
+    asked = [example for example in benchmark if (models[0], Plain.name, example.id) in known]
 
     def put_right(model: str) -> list[Example]:
         return [
             example
             for example in asked
-            if not known[model, Vanilla.name, example.id]["correct"]
+            if not known[model, Plain.name, example.id]["correct"]
             and known[model, Focus.name, example.id]["correct"]
         ]
 
     def telling(example: Example) -> tuple[int, int]:
-        leaks = [known[model, Vanilla.name, example.id]["leaked"] for model in models]
+        leaks = [known[model, Plain.name, example.id]["leaked"] for model in models]
         said = {
             kind_of_word(known[model, Focus.name, example.id]["text"], example.answer,
                          example.distractors)
@@ -180,7 +180,7 @@ def view_branches(
     plan = focus.plan(request)
     images = render(plan, request, focus.noise, per_run=focus.sharing == "run")
     decoded = focus.decode(vlm, request, settings, keep_logits="first")
-    plain_decoded = Vanilla().decode(vlm, request, settings, keep_logits="first")
+    plain_decoded = Plain().decode(vlm, request, settings, keep_logits="first")
     branches = [
         Row(label, [images[content] for content in row], _said(vlm, logits))
         for label, row, logits in zip(

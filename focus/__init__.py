@@ -12,7 +12,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from focus.decoding import Focus, GenerationSettings, Vanilla, official_settings
+    from focus.decoding import Focus, GenerationSettings, Plain, official_settings
     from focus.errors import FocusError
     from focus.generate import decode_branches
     from focus.models import Checkpoint, VisionLanguageModel, wrap
@@ -27,7 +27,7 @@ __all__ = [
     "FocusError",
     "GenerationSettings",
     "NoiseConfig",
-    "Vanilla",
+    "Plain",
     "VisionLanguageModel",
     "answer",
     "decode_branches",
@@ -37,7 +37,7 @@ __all__ = [
 ]
 
 _HOMES = {
-    "decoding": ("Focus", "GenerationSettings", "Vanilla", "official_settings"),
+    "decoding": ("Focus", "GenerationSettings", "Plain", "official_settings"),
     "errors": ("FocusError",),
     "generate": ("decode_branches",),
     "models": ("Checkpoint", "VisionLanguageModel", "wrap"),

@@ -79,7 +79,7 @@ def test_an_ablation_ranks_as_an_evaluation(data, tmp_path, monkeypatch, benchma
         (path,) = (tmp_path / rule).glob(f"{benchmark}-*/records.jsonl")
         # Questions whose choices cannot be told apart, to this tokenizer, are left out.
         answers = [r for r in map(json.loads, path.open()) if r["choice_answer"] is not None]
-        for name, own in (("vanilla", _plain(lines)), ("focus", line)):
+        for name, own in (("plain", _plain(lines)), ("focus", line)):
             right = [r["choice_answer"] == r["answer"] for r in answers if r["decoding"] == name]
             assert [mark == "+" for mark in own["marks"]] == right
         assert len(facts["answer"]) == len(line["marks"]) == (4 if benchmark == "winoground" else 8)

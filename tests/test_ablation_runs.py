@@ -30,8 +30,8 @@ from focus.decoding import (
     CaptionThenAnswer,
     DelimiterScaling,
     GenerationSettings,
+    Plain,
     Sofa,
-    Vanilla,
     Vcd,
 )
 from focus.decoding.single_image import SingleImage
@@ -101,7 +101,7 @@ def test_collected_rows_are_those_of_the_method(models, family, rows, questions)
 def test_other_strategies_are_collected_as_they_decode(models, family):
     vlm = models[family].vlm
     asked = load_questions(SETS[0]).requests()[:2]
-    for strategy in (Vanilla(), SingleImage(), Vcd()):
+    for strategy in (Plain(), SingleImage(), Vcd()):
         logits = first_logits(LocalEngine(vlm), asked, strategy)[0]
         for q, request in enumerate(asked):
             decoded = strategy.decode(vlm, request, ONE, keep_logits="first")

@@ -21,7 +21,7 @@ from focus.benchmarks.embedded import (
     SingleImage,
     TwoViews,
 )
-from focus.decoding import Focus, RoutedFocus, Vanilla
+from focus.decoding import Focus, Plain, RoutedFocus
 from focus.errors import InvalidValueError, UnknownNameError
 from focus.probes import PLANTED, Behaviour, Chance
 from focus.probes.behaviour import CONDITIONS, OPTIONS, ORDERS, _Asked
@@ -127,7 +127,7 @@ def test_options_are_true_of_the_image_that_they_are_of(abstaining, benchmark):
 def test_a_strategy_that_changes_nothing_says_what_plain_decoding_says(any_vlm, winoground):
     """Probabilities of every condition are normalised, and orders permute options alone."""
     questions = asked(any_vlm, winoground, 8)
-    probe = Behaviour(strategies={"same": Vanilla(), "routed": RoutedFocus()})
+    probe = Behaviour(strategies={"same": Plain(), "routed": RoutedFocus()})
     observed = probe.observe(Reader(any_vlm), questions, range(len(questions)), None)
     for seen in observed:
         frame = pd.DataFrame(seen).set_index(["condition", "order"])
@@ -268,4 +268,4 @@ def test_what_a_benchmark_does_not_know_is_said(tmp_path, capsys):
     with pytest.raises(InvalidValueError, match="orders=7"):
         Behaviour(orders=7)
     with pytest.raises(InvalidValueError, match="strategies"):
-        Behaviour(strategies={"multi": Vanilla()})
+        Behaviour(strategies={"multi": Plain()})

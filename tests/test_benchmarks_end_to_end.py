@@ -102,7 +102,7 @@ def test_from_files_to_scores(root, tmp_path, name, protocol):
     (cell,) = tmp_path.glob(f"{name}-*")
     records = [json.loads(line) for line in (cell / "records.jsonl").open()]
     several = BENCHMARKS[name].orders > 1
-    variants = {(d, o, None) for d in ("vanilla", "focus") for o in range(1 + several)}
+    variants = {(d, o, None) for d in ("plain", "focus") for o in range(1 + several)}
     variants |= {("focus", 0, 1)}
     assert {(r["decoding"], r["order"], r["seed"]) for r in records} == variants
     assert len(records) == 2 * len(variants)
@@ -141,7 +141,7 @@ def test_loggers_are_told_of_the_plain_cells(tmp_path):
     cells = pd.read_csv(tmp_path / "evaluate-cells.csv")
     assert list(cells)[:2] == ["experiment", "overrides"]
     accuracy = cells[cells["metric"] == "accuracy"]
-    assert accuracy[["decoding", "n"]].values.tolist() == [["vanilla", 2], ["focus", 2]]
+    assert accuracy[["decoding", "n"]].values.tolist() == [["plain", 2], ["focus", 2]]
     assert pd.read_csv(tmp_path / "evaluate-categories.csv")["n"].tolist() == [2, 2]
 
 

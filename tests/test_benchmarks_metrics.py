@@ -34,7 +34,7 @@ def records(benchmark: AbstractBenchmark, answers: dict[str, str], parser: str) 
         text = answers.get(example.id, "")
         score = benchmark.score(text, example.reference, parser=parser)
         rows.append({
-            "benchmark": benchmark.name, "model": "m", "decoding": "vanilla", "id": example.id,
+            "benchmark": benchmark.name, "model": "m", "decoding": "plain", "id": example.id,
             "group": example.group, "cluster": example.cluster, "category": example.category,
             "text": text, **score_fields(score), "traceable": False, "seconds": 0.1,
             "answer": example.answer, "choice_answer": None,

@@ -15,8 +15,8 @@ from focus.decoding import (
     Focus,
     GenerationSettings,
     MaskedFocus,
+    Plain,
     Request,
-    Vanilla,
 )
 from focus.engines import LocalEngine
 from focus.errors import InvalidValueError, UnsupportedGenerationError
@@ -28,7 +28,7 @@ STRATEGIES = (
     *(ComposedFocus(), ComposedFocus(flow="isolated", sharing="run"), ComposedFocus(routed=True)),
     *(ComposedFocus(noise=NoiseConfig(scale=0.5)), ComposedFocus(targets="named")),
     *(MaskedFocus(), MaskedFocus(layers=(1,)), MaskedFocus(flow="isolated")),
-    *(Vanilla(flow="isolated"), AdaptiveFocus(threshold=0.02, flow="kept")),
+    *(Plain(flow="isolated"), AdaptiveFocus(threshold=0.02, flow="kept")),
 )
 
 
@@ -115,7 +115,7 @@ def test_rows_are_those_of_one_sequence_with_a_mask(any_vlm, strategy):
             said = found.token_ids[0][:step]
             for row, expected in zip(rows[:, 0], emulated(any_vlm, prompt, said), strict=True):
                 assert float((row - expected).abs().max()) <= BOUND
-        if number > 1 and not isinstance(strategy, Vanilla):
+        if number > 1 and not isinstance(strategy, Plain):
             rows = exact.branch_logits[0][-1] - found.branch_logits[0][-1]
             assert float(rows.abs().max()) > 100 * BOUND
 
@@ -126,7 +126,7 @@ def test_the_reference_of_kept_flow_is_that_of_focus_and_one_image_is_plain_deco
         ours = ComposedFocus().decode(any_vlm, request, GREEDY, keep_logits="first")
         assert float((ours.branch_logits[0][0] - exact[0]).abs().max()) <= BOUND
         routed = ComposedFocus(routed=True).decode(any_vlm, request, GREEDY, keep_logits="first")
-        plain = Vanilla().decode(any_vlm, request, GREEDY, keep_logits="first").branch_logits[0]
+        plain = Plain().decode(any_vlm, request, GREEDY, keep_logits="first").branch_logits[0]
         assert float((routed.branch_logits[0][-1] - plain[0]).abs().max()) <= BOUND
 
 
@@ -158,7 +158,7 @@ def test_with_eager_attention_and_little_memory(own_vlm):
 def test_prompts_of_different_flows_can_be_asked_together(vlm):
     """They do not share a batch, whose rows all have one way of coming about."""
     (request,) = questions(2)[2:]
-    strategies = (Vanilla(), ComposedFocus(), ComposedFocus(flow="isolated"), MaskedFocus(),
+    strategies = (Plain(), ComposedFocus(), ComposedFocus(flow="isolated"), MaskedFocus(),
                   MaskedFocus(layers=(0,)))  # fmt: skip
     prompts = [s.one_pass(vlm, request).prepare(vlm, seed=0, keep_logits="first")
                for s in strategies]  # fmt: skip
@@ -173,7 +173,7 @@ def test_hiding_in_no_layer_is_plain_decoding_and_in_one_layer_something_between
         layers: MaskedFocus(layers=layers).decode(vlm, request, GREEDY, keep_logits="first")
         .branch_logits[0] for layers in ((), (0,), "all")
     }  # fmt: skip
-    plain = Vanilla().decode(vlm, request, GREEDY, keep_logits="first").branch_logits[0]
+    plain = Plain().decode(vlm, request, GREEDY, keep_logits="first").branch_logits[0]
     assert float((first[()] - plain).abs().max()) <= BOUND
     assert float((first[0,] - plain).abs().max()) > 100 * BOUND
     assert float((first[0,] - first["all"]).abs().max()) > 100 * BOUND
@@ -194,13 +194,13 @@ def test_images_run_once_for_all_questions_about_them(own_vlm, monkeypatch):
 
     kept = ComposedFocus(sharing="run")
     run(kept, first)
-    isolated = Vanilla(flow="isolated")
+    isolated = Plain(flow="isolated")
     run(isolated, first)
     text = run(isolated, second)
     assert run(kept, second) == 4 * text
     composed = ComposedFocus(flow="isolated", sharing="run")
     assert run(composed, second) > 4 * text == run(composed, second)  # noise was new
-    assert run(Vanilla(), second) > text
+    assert run(Plain(), second) > text
     # Adaptive, both passes run the images once: the plain row is text alone.
     other, third = (replace(first, images=tuple(picture(n + k, 40 + 8 * k) for k in range(3)))
                     for n in (40, 50))  # fmt: skip
@@ -209,7 +209,7 @@ def test_images_run_once_for_all_questions_about_them(own_vlm, monkeypatch):
     assert run(unsure, other) == run(kept, third) + plain_text
     # Two images have changed places and are wider than each other: they are run again, the first
     # and all noise that keeps its place are not.
-    assert text < run(isolated, swapped) < run(Vanilla(), swapped)
+    assert text < run(isolated, swapped) < run(Plain(), swapped)
 
 
 def second_longer(first: Request, second: Request) -> int:
@@ -254,8 +254,8 @@ def test_keys_and_values_of_images_are_kept_once(vlm):
         (lambda: ComposedFocus(flow="row"), "'kept' or 'isolated'"),
         (lambda: MaskedFocus(flow="row"), "'kept' or 'isolated'"),
         (lambda: MaskedFocus(layers=[-1]), "layer indices"),
-        (lambda: Vanilla(flow="row"), "'isolated'"),
-        (lambda: Vanilla(flow="isolated", flat_images=True), "without flat_images"),
+        (lambda: Plain(flow="row"), "'isolated'"),
+        (lambda: Plain(flow="isolated", flat_images=True), "without flat_images"),
         (lambda: AdaptiveFocus(flow="none"), "'kept' or 'isolated'"),
     ],
 )

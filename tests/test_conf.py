@@ -106,7 +106,7 @@ def test_misspelt_settings_are_answered_with_the_accepted_ones(override, expecte
 
 
 def test_settings_of_a_chosen_group_are_checked_against_that_group():
-    assert explain_overrides("config", ["decoding=vanilla", "decoding.alpha=1"])
+    assert explain_overrides("config", ["decoding=plain", "decoding.alpha=1"])
     assert not explain_overrides("config", ["decoding=focus", "decoding.alpha=1"])
 
 

@@ -21,9 +21,9 @@ from focus.decoding import (
     AdaptiveFocus,
     Focus,
     GenerationSettings,
+    Plain,
     Request,
     RoutedFocus,
-    Vanilla,
     Vcd,
     official_settings,
 )
@@ -126,7 +126,7 @@ class TestFocusSettings:
 
     def test_every_strategy_is_listed_under_its_name(self):
         assert STRATEGIES["focus"] is Focus
-        assert STRATEGIES["vanilla"] is Vanilla
+        assert STRATEGIES["plain"] is Plain
         assert all(name == strategy.name for name, strategy in STRATEGIES.items())
 
 
@@ -293,7 +293,7 @@ class TestAnswer:
         assert rows() == ("reference", "image 1", "image 2", "image 3", "image 4")
         assert rows(targets=[2]) == ("reference", "image 3")
         assert rows(targets=[2], decoding=Focus()) == ("reference", "image 3")
-        assert rows(decoding=Vanilla()) == ("image 1+2+3+4",)
+        assert rows(decoding=Plain()) == ("image 1+2+3+4",)
         with pytest.raises(InvalidValueError, match="targets"):
             rows(targets=[4])
 
@@ -340,7 +340,7 @@ def test_half_precision_decodes(any_vlm, ask):
     """Logits are combined in float32 whatever the weights are; bfloat16 adds too coarsely."""
     model = copy.deepcopy(any_vlm.model).to(torch.bfloat16)
     half = replace(any_vlm, model=model, noise_cache=LRUCache(maxsize=8))
-    for decoding in (Focus(), Focus(sharing="run"), Focus.official(), Vanilla()):
+    for decoding in (Focus(), Focus(sharing="run"), Focus.official(), Plain()):
         decoded = decoding.decode(half, ask(2), SHORT, keep_logits="all")
         for logits in (*decoded.branch_logits, *decoded.combined_logits):
             assert logits.dtype == torch.float32
@@ -368,7 +368,7 @@ class TestSingleImage:
         strategies = (Focus(alpha=0.9), RoutedFocus(alpha=0.9), AdaptiveFocus(threshold=1))
         for strategy, request in itertools.product(strategies, (ask(1), whole)):
             strategy = replace(strategy, targets="named")
-            plain = Vanilla().decode(any_vlm, request, settings, keep_logits="all")
+            plain = Plain().decode(any_vlm, request, settings, keep_logits="all")
             found = strategy.decode(any_vlm, request, settings, keep_logits="all")
             assert found.token_ids == plain.token_ids
             assert (found.num_rows, found.num_encoded) == (plain.num_rows, plain.num_encoded)
@@ -394,6 +394,6 @@ def test_targets_hold_for_every_strategy_with_branches(vlm, ask):
         every = focus.answer(vlm, request.images, request.question, **asked)
         one = focus.answer(vlm, request.images, request.question, targets=[1], **asked)
         assert every.num_rows - one.num_rows == 2
-    for strategy in (Vanilla(), Vcd()):
+    for strategy in (Plain(), Vcd()):
         with pytest.raises(InvalidValueError, match=f"targets=.*left out for {strategy.name}"):
             focus.answer(vlm, request.images, request.question, decoding=strategy, targets=[1])

@@ -19,11 +19,11 @@ from focus.decoding import (
     CaptionThenAnswer,
     Focus,
     GenerationSettings,
+    Plain,
     Request,
     RoutedFocus,
     SingleImage,
     Sofa,
-    Vanilla,
     Vcd,
     official_settings,
 )
@@ -46,7 +46,7 @@ CANDIDATES = ("red", "red circle", "blue square ?")
 GREEDY = GenerationSettings(max_new_tokens=4)
 SAMPLED = GenerationSettings(max_new_tokens=3, temperature=1.0, num_return_sequences=2)
 STRATEGIES = (
-    *(Vanilla(), Focus(), Focus(sharing="run"), Focus(sharing="branch"), RoutedFocus(), Vcd()),
+    *(Plain(), Focus(), Focus(sharing="run"), Focus(sharing="branch"), RoutedFocus(), Vcd()),
     *(SingleImage(), AdaptiveFocus(threshold=0.02), CaptionThenAnswer(max_caption_tokens=2)),
     *(AdaptiveFocus(threshold=math.inf), AdaptiveFocus(threshold=0), Sofa()),
 )
@@ -289,14 +289,14 @@ def brute_force(vlm, prompt, candidate):
 
 def test_wrong_questions_to_score_are_refused(vlm):
     (request,) = questions(1)[:1]
-    prompt = prepare(vlm, request, Vanilla().one_pass(vlm, request).plan, lambda rows: rows[0])
+    prompt = prepare(vlm, request, Plain().one_pass(vlm, request).plan, lambda rows: rows[0])
     engine = LocalEngine(vlm)
     for candidates in ([], [[]], [[()]]):
         with pytest.raises(InvalidValueError, match="candidates"):
             engine.score([prompt], candidates)
     for same in (("red", "red"), ("red", "")):
         with pytest.raises(InvalidValueError, match="candidates"):
-            Vanilla().decode(vlm, replace(request, candidates=same), GREEDY)
+            Plain().decode(vlm, replace(request, candidates=same), GREEDY)
     for keep in ("some", 0, True):
         with pytest.raises(InvalidValueError, match="keep"):
             engine.score([prompt], [[(1,)]], keep=keep)
@@ -329,13 +329,13 @@ def test_an_error_stands_in_place_of_its_prompt_alone():
 def test_candidates_that_do_not_fit_are_an_error_of_their_question(own_vlm):
     short, long = (replace(each, candidates=CANDIDATES) for each in questions(2)[:2])
     one = GenerationSettings(max_new_tokens=1)
-    length = Vanilla().decode(own_vlm, long, one).prompt_tokens
+    length = Plain().decode(own_vlm, long, one).prompt_tokens
     own_vlm.model.config.get_text_config().max_position_embeddings = length + 2
-    answers = Vanilla().decode_many(LocalEngine(own_vlm), [short, long], one)
+    answers = Plain().decode_many(LocalEngine(own_vlm), [short, long], one)
     assert answers[0].scored is not None
     assert isinstance(answers[1], ContextLengthError)
     with pytest.raises(ContextLengthError):
-        Vanilla().decode(own_vlm, long, one)
+        Plain().decode(own_vlm, long, one)
 
 
 @pytest.mark.parametrize(("most_rows", "most_tokens"), [(5, 1000), (5, 24)])

@@ -14,7 +14,7 @@ from experiments import demo
 from experiments.config import compose_config
 from experiments.demo import model_configs
 from focus.benchmarks.embedded import IndexedQuestion
-from focus.decoding import Focus, GenerationSettings, Vanilla
+from focus.decoding import Focus, GenerationSettings, Plain
 from focus.engines import LocalEngine
 from focus.errors import UnknownNameError
 from focus.evaluation import Cell, answer_record
@@ -38,7 +38,7 @@ def test_evaluate_writes_records_and_a_table(evaluated):
     finished, cell, _ = evaluated
     records = [json.loads(line) for line in (cell / "records.jsonl").open()]
     assert len(records) == 8
-    assert {r["decoding"] for r in records} == {"vanilla", "focus"}
+    assert {r["decoding"] for r in records} == {"plain", "focus"}
     assert {r["num_rows"] for r in records} == {1, 3}
     rows = json.loads((cell / "summary.json").read_text())["rows"]
     keys = {"benchmark", "model", "decoding", "metric", "value", "ci_low", "ci_high", "n"}
@@ -146,7 +146,7 @@ def test_demo_shows_table_summary_and_figure(tmp_path):
     assert [line[:2] for line in lines] == [[b, m] for b in benchmarks for m in models]
     records = [json.loads(line) for line in (tmp_path / "demo/records.jsonl").open()]
     assert len(records) == 2 * 2 * 2 * 3
-    assert [record["decoding"] for record in records[:6]] == ["vanilla"] * 3 + ["focus"] * 3
+    assert [record["decoding"] for record in records[:6]] == ["plain"] * 3 + ["focus"] * 3
     assert [record["index"] for record in records[:6]] == [0, 1, 2] * 2
     assert (tmp_path / "demo/figure.png").stat().st_size > 10_000
     rows = json.loads((tmp_path / "demo/summary.json").read_text())["rows"]
@@ -159,7 +159,7 @@ def test_the_figure_shows_one_telling_question_for_every_model(monkeypatch, tmp_
     vlms = [dataclasses.replace(vlm, name=f"m{k}") for k in range(3)]
     benchmark = IndexedQuestion(size=5, num_images=2)
     settings = GenerationSettings(max_new_tokens=1)
-    strategies = (Vanilla(), Focus(alpha=0.3))
+    strategies = (Plain(), Focus(alpha=0.3))
     cells = [
         Cell(LocalEngine(vlm), benchmark, d, settings, d.name) for vlm in vlms for d in strategies
     ]
@@ -171,7 +171,7 @@ def test_the_figure_shows_one_telling_question_for_every_model(monkeypatch, tmp_
             **{"benchmark": benchmark.name, "model": model, "decoding": d.name, "id": example.id},
             "text": {"r": example.answer, "u": "unknown", "l": example.distractors[0]}[said],
             "correct": d.name == "focus" and said == "r",
-            "leaked": d.name == "vanilla" and index in leaked[model],
+            "leaked": d.name == "plain" and index in leaked[model],
         }
         for model in told
         for d in strategies

@@ -18,7 +18,7 @@ import pytest
 import torch
 from conftest import PARTS
 
-from focus.decoding import Focus, GenerationSettings, Vanilla
+from focus.decoding import Focus, GenerationSettings, Plain
 from focus.decoding.shown import render
 from focus.errors import InvalidValueError
 from focus.models import Checkpoint, ImageBudget
@@ -102,9 +102,9 @@ def test_branch_logits_are_exact(any_vlm, ask, words_only, num_images, variant):
 
 
 @pytest.mark.parametrize("num_images", [1, 2, 4])
-def test_vanilla_is_plain_generate(any_vlm, ask, images, num_images):
+def test_plain_decoding_is_generate(any_vlm, ask, images, num_images):
     settings = GenerationSettings(max_new_tokens=STEPS)
-    decoded = Vanilla().decode(any_vlm, ask(num_images), settings, keep_logits="all")
+    decoded = Plain().decode(any_vlm, ask(num_images), settings, keep_logits="all")
     inputs = processor_inputs(any_vlm, [list(images[:num_images])])
     plain = any_vlm.model.generate(
         **inputs,
@@ -196,7 +196,7 @@ def test_decoder_layers_are_those_that_run_in_order(any_vlm, ask):
         layer.register_forward_hook(lambda *_, index=index: seen.append(index))
         for index, layer in enumerate(layers)
     ]
-    Vanilla().decode(any_vlm, ask(1), GenerationSettings(max_new_tokens=1))
+    Plain().decode(any_vlm, ask(1), GenerationSettings(max_new_tokens=1))
     for hook in hooks:
         hook.remove()
     assert seen == list(range(any_vlm.model.config.get_text_config().num_hidden_layers))
@@ -243,7 +243,7 @@ from focus.models.tiny import BUILDERS, build_tiny
 for architecture in BUILDERS:
     vlm = build_tiny(architecture)
     settings = focus.GenerationSettings(max_new_tokens=2)
-    for decoding in (focus.Focus(), focus.Focus.official(), focus.Vanilla()):
+    for decoding in (focus.Focus(), focus.Focus.official(), focus.Plain()):
         focus.answer(vlm, [Image.new("RGB", (32, 32))] * 2, "what", decoding=decoding,
                      settings=settings)
 after = [dict(vars(thing)) for thing in watched]

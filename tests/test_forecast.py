@@ -241,7 +241,7 @@ def test_tables_are_computed_once_and_hold_what_the_rows_say(tmp_path):
     settings = focus.GenerationSettings(max_new_tokens=1)
     plain, rows = (
         strategy.decode(vlm, request, settings, keep_logits="first").branch_logits[0][:, 0]
-        for strategy in (focus.Vanilla(), focus.Focus())
+        for strategy in (focus.Plain(), focus.Focus())
     )
     named = naming(vlm.processor.tokenizer, example.choices)
     found = question_statistics(plain[0], rows, named, alpha=0.3)

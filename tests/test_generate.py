@@ -10,7 +10,7 @@ from scipy.stats import chisquare
 from transformers import DynamicCache, GenerationConfig, StoppingCriteriaList
 from transformers.generation import GenerateDecoderOnlyOutput
 
-from focus.decoding import Focus, GenerationSettings, Vanilla
+from focus.decoding import Focus, GenerationSettings, Plain
 from focus.decoding.preparing import prepare
 from focus.errors import (
     BranchMemoryError,
@@ -64,7 +64,7 @@ class TestGreedy:
         settings = GenerationSettings(max_new_tokens=6)
         first, again = (FOCUS.decode(vlm, ask(2), settings).token_ids for _ in range(2))
         assert first == again
-        assert first != Vanilla().decode(vlm, ask(2), settings).token_ids
+        assert first != Plain().decode(vlm, ask(2), settings).token_ids
 
     @pytest.mark.parametrize("top_p_k", [(1.0, 0), (None, None)])
     def test_checkpoint_defaults_for_sampling_raise_no_warnings(
@@ -86,11 +86,11 @@ class TestGreedy:
         config = own_vlm.model.generation_config
         config.eos_token_id = None
         strict = GenerationSettings(max_new_tokens=12)
-        before = [s.decode(own_vlm, ask(2), strict).token_ids for s in (Vanilla(), FOCUS)]
+        before = [s.decode(own_vlm, ask(2), strict).token_ids for s in (Plain(), FOCUS)]
         config.update(
             repetition_penalty=1.05, no_repeat_ngram_size=1, min_p=0.9, suppress_tokens=[9]
         )
-        assert before == [s.decode(own_vlm, ask(2), strict).token_ids for s in (Vanilla(), FOCUS)]
+        assert before == [s.decode(own_vlm, ask(2), strict).token_ids for s in (Plain(), FOCUS)]
         assert len(set(before[1][0])) < 12  # control: it repeats itself
         own = replace(strict, checkpoint_defaults=True)
         assert len(set(FOCUS.decode(own_vlm, ask(2), own).token_ids[0])) == 12
@@ -152,7 +152,7 @@ class TestSampling:
         assert len({text(seed=seed) for seed in range(5)}) > 1
         # Without noise, what differs between samples are the draws alone.
         plain = [
-            Vanilla().decode(vlm, ask(2, sample_id=name), self.SETTINGS).token_ids
+            Plain().decode(vlm, ask(2, sample_id=name), self.SETTINGS).token_ids
             for name in ("one", "other", "one")
         ]
         assert plain[0] == plain[2] != plain[1]
@@ -253,7 +253,7 @@ class TestProcessors:
         assert scores.isneginf().sum() == 4
         assert EOS not in output.sequences[0, -4:]
 
-    @pytest.mark.parametrize("decoding", [FOCUS, Vanilla()], ids=["focus", "vanilla"])
+    @pytest.mark.parametrize("decoding", [FOCUS, Plain()], ids=["focus", "plain"])
     def test_may_write_into_what_they_are_given(self, vlm, ask, decoding):
         def in_place(ids, scores):
             scores[:, EOS] = -torch.inf

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import focus
-from focus.decoding import BlockAttention, GenerationSettings, Vanilla
+from focus.decoding import BlockAttention, GenerationSettings, Plain
 from focus.errors import InvalidValueError
 from focus.hooks import (
     GROUPS,
@@ -48,7 +48,7 @@ def test_a_reading_is_what_plain_decoding_sees(attentive, ask):
     reader = Reader(attentive)
     for request in (ask(1), ask(3)):
         reading = reader.reading(request)
-        expected = first_logits(attentive, Vanilla(), request)
+        expected = first_logits(attentive, Plain(), request)
         both = reader.logits([reading, reading])
         torch.testing.assert_close(both[:1], expected)
         torch.testing.assert_close(both[1:], expected)

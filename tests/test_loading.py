@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, LlavaOnevisionProcessor, Qwen2_5_VLProcessor
 
 import focus
-from focus.decoding import GenerationSettings, Vanilla
+from focus.decoding import GenerationSettings, Plain
 from focus.errors import CheckpointUnavailableError, InvalidValueError, UnknownNameError
 from focus.models import FAMILIES, Checkpoint, ImageBudget, embedded_names, family_of, loading, wrap
 from focus.models.tiny import BUILDERS, build_tiny
@@ -260,7 +260,7 @@ class TestWrap:
         assert wrapped.name == "mine"
         assert not wrapped.model.training
         settings = GenerationSettings(max_new_tokens=3)
-        for decoding in (focus.Focus(), Vanilla()):
+        for decoding in (focus.Focus(), Plain()):
             one, other = (decoding.decode(v, ask(2), settings).token_ids for v in (vlm, wrapped))
             assert one == other
 

@@ -88,7 +88,7 @@ def test_an_offline_run_can_be_read_back(offline):
             for name in above:
                 node = node.setdefault(name, {})
             node[key] = json.loads(item.value_json)
-    cells = {"done/scenes_indexed · tiny-internvl · vanilla": 4}
+    cells = {"done/scenes_indexed · tiny-internvl · plain": 4}
     cells |= {"done/scenes_indexed · tiny-internvl · focus": 4}
     assert cells.items() <= logged.items()
     assert all(logged[name.replace("done", "per second")] > 0 for name in cells)
@@ -110,7 +110,7 @@ def test_an_offline_run_can_be_read_back(offline):
         for name in ("samples", "cells", "categories")
     )
     assert {picture["_type"] for picture in asked["image 1"]} == {"image-file"}
-    assert asked["decoding"].tolist() == ["vanilla"] * 4 + ["focus"] * 4
+    assert asked["decoding"].tolist() == ["plain"] * 4 + ["focus"] * 4
     rows = asked[["says: reference", "says: image 1", "says: image 2"]]
     assert rows[asked["decoding"] == "focus"].notna().all(axis=None)
     assert asked["question"].str.contains("in the first image").any()

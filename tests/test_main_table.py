@@ -47,7 +47,7 @@ def test_the_grid_is_the_papers_comparison():
     for option in params.benchmark.split(","):
         config = compose_config("config", [*base, f"benchmark={option}"])
         assert build(config.benchmark).name == option
-        assert (config.baseline, config.skip_unavailable) == ("vanilla", True)
+        assert (config.baseline, config.skip_unavailable) == ("plain", True)
         assert build(config.decoding).name == "focus"
     cells = {(benchmark, model) for benchmark, (model, _) in main_table.grid()}
     assert len(cells) == 24
@@ -79,7 +79,7 @@ def test_the_table_shows_what_the_records_say(ran):
     for row in rows:
         kind = row["metric"].removesuffix(" score")
         shares = {}
-        for name in ("vanilla", "focus"):
+        for name in ("plain", "focus"):
             own = [r for r in records if r["decoding"] == name]
             own = [r for r in own if kind in ("group", r["category"])]
             by_row = {r["cluster"]: True for r in own}
@@ -87,9 +87,9 @@ def test_the_table_shows_what_the_records_say(ran):
                 by_row[r["cluster"]] &= r["correct"]
             shares[name] = sum(by_row.values()) / len(by_row)
             assert row["n"] == len(by_row) == 10
-        assert row["plain_value"] == pytest.approx(shares["vanilla"])
+        assert row["plain_value"] == pytest.approx(shares["plain"])
         assert row["focus_value"] == pytest.approx(shares["focus"])
-        assert row["delta"] == pytest.approx(shares["focus"] - shares["vanilla"])
+        assert row["delta"] == pytest.approx(shares["focus"] - shares["plain"])
         assert row["plain_ci_low"] <= row["plain_value"] <= row["plain_ci_high"]
         assert row["p_holm"] == row["p_value"]  # the only comparison of its metric
 
@@ -122,7 +122,7 @@ def test_plain_and_focus_are_told_apart_and_families_adjusted(demo):
     for row in rows:
         cell = (row["benchmark"], row["model"])
         own = [r for r in records if (r["benchmark"], r["model"]) == cell]
-        for prefix, name in (("plain", "vanilla"), ("focus", "focus")):
+        for prefix, name in (("plain", "plain"), ("focus", "focus")):
             asked = pd.DataFrame([r for r in own if r["decoding"] == name])
             unit = "id" if row["metric"] == "accuracy" else "cluster"
             right = asked.groupby(unit)["correct"].all().mean()
@@ -216,7 +216,7 @@ def test_every_published_number_has_a_source_and_a_version():
         assert number.benchmark in BENCHMARKS
         assert number.metric in METRICS.get(number.benchmark, ("accuracy",))
         assert number.model is None or number.model in models
-        assert number.decoding == ("focus" if number.model is None else "vanilla")
+        assert number.decoding == ("focus" if number.model is None else "plain")
         assert 0 < number.value < 100
         assert number.source.strip()
         assert number.version.strip()
@@ -230,7 +230,7 @@ def test_every_published_number_has_a_source_and_a_version():
 
 
 def test_published_numbers_stand_beside_their_own_cell_only():
-    (number,) = published("muirbench", "accuracy", "internvl3-8b", "vanilla")
+    (number,) = published("muirbench", "accuracy", "internvl3-8b", "plain")
     assert number.value == 55.0
     rows = [
         *missing_rows("muirbench", "internvl3-8b", "not run", "because"),
@@ -247,7 +247,7 @@ def test_published_numbers_stand_beside_their_own_cell_only():
 def test_plain_decoding_alone_has_no_difference():
     """A run without FOCUS still fills its own columns."""
     records = [r for r in read_records(ROOT / "docs/demo/records.jsonl.gz")
-               if (r["benchmark"], r["decoding"]) == ("scenes_indexed", "vanilla")]  # fmt: skip
+               if (r["benchmark"], r["decoding"]) == ("scenes_indexed", "plain")]  # fmt: skip
     first = [r for r in records if r["model"] == records[0]["model"]]
     (line,) = table_lines(cell_rows(first))
     assert line[-3:] == ("-", "-", "-")

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from focus.branches import BranchPlan, clean_plan, focus_plan
-from focus.decoding import Focus, GenerationSettings, Request, Vanilla
+from focus.decoding import Focus, GenerationSettings, Plain, Request
 from focus.decoding.preparing import prepare
 from focus.generate import encode_contents
 from focus.models.tiny import build_tiny
@@ -86,7 +86,7 @@ def spans_of(vlm, request):
 
 
 def test_plain_decoding_is_one_pass_over_the_prompt(vlm, ask, spy):
-    decoded = Vanilla().decode(vlm, ask(4), ONE_TOKEN)
+    decoded = Plain().decode(vlm, ask(4), ONE_TOKEN)
     assert spy == [(1, decoded.prompt_tokens)]
 
 
@@ -110,7 +110,7 @@ def test_number_of_images_that_are_encoded(architecture, ask):
         decoded = decoding.decode(vlm, request, ONE_TOKEN)
         return sum(counts), decoded.num_encoded
 
-    assert encoded(Vanilla()) == (n, n)
+    assert encoded(Plain()) == (n, n)
     assert encoded(Focus()) == (2 * n, 2 * n)
     assert encoded(Focus(sharing="branch", prefill="naive")) == (n * (n + 1), n * (n + 1))
     assert encoded(Focus.official()) == (n * (n + 1), n * (n + 1))

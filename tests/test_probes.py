@@ -22,7 +22,7 @@ from analysis.probes.linear import read_states
 from experiments import probe as command
 from experiments.config import CONF, build, compose_config
 from focus.benchmarks.embedded import IndexedQuestion
-from focus.decoding import ComposedFocus, Focus, GenerationSettings, MaskedFocus, Vanilla
+from focus.decoding import ComposedFocus, Focus, GenerationSettings, MaskedFocus, Plain
 from focus.errors import InvalidValueError, UnknownNameError
 from focus.evaluation import request_of
 from focus.hooks import captured, edge, knocked_out
@@ -188,7 +188,7 @@ def test_every_combination_is_the_strategy_that_does_so(any_vlm):
     reader, settings = Reader(any_vlm), GenerationSettings(max_new_tokens=1)
     focused = Focus(alpha=0.5)
     same = {
-        (): Vanilla(),
+        (): Plain(),
         ("hidden", "pooled"): MaskedFocus(alpha=0),
         ("hidden", "pooled", "contrast"): MaskedFocus(alpha=0.5),
         ("hidden", "noise"): ComposedFocus(alpha=0, targets="named"),

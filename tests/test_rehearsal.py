@@ -25,7 +25,7 @@ from transformers import (
 )
 
 from focus.branches import focus_plan
-from focus.decoding import Focus, GenerationSettings, Request, Vanilla
+from focus.decoding import Focus, GenerationSettings, Plain, Request
 from focus.decoding.shown import ShownImages
 from focus.doctor import plain_is_generate
 from focus.errors import ContextLengthError
@@ -213,7 +213,7 @@ def test_a_flat_list_means_any_resolution_tiles_to_llava_alone(vlm, request_):
         assert tuple(found) == expected
     small = replace(request_, images=(request_.images[0], request_.images[1].resize((90, 70))))
     settings = GenerationSettings(max_new_tokens=4)
-    tiles, one = (Vanilla(flat_images=f).decode(vlm, small, settings) for f in (True, False))
+    tiles, one = (Plain(flat_images=f).decode(vlm, small, settings) for f in (True, False))
     assert min(tiles.image_tokens) > one.image_tokens[0] == one.image_tokens[1] == 730
     assert plain_is_generate(flat, [small], new_tokens=4).status == "ok"
 
@@ -247,9 +247,7 @@ def upstream_inputs(vlm, folder, images):
 
 
 def test_plain_decoding_is_generate_of_the_vendors_inputs(vlm, folder, shown, request_):
-    decoded = Vanilla().decode(
-        vlm, request_, GenerationSettings(max_new_tokens=5), keep_logits="all"
-    )
+    decoded = Plain().decode(vlm, request_, GenerationSettings(max_new_tokens=5), keep_logits="all")
     inputs = upstream_inputs(vlm, folder, shown)
     assert decoded.prompt_tokens == inputs["input_ids"].shape[1]
     plain = vlm.model.generate(
@@ -283,7 +281,7 @@ def test_focus_is_the_naive_scheme(vlm, request_):
 
 
 @pytest.mark.parametrize("end", END_TOKENS)
-@pytest.mark.parametrize("decoding", [Vanilla(), Focus()], ids=["vanilla", "focus"])
+@pytest.mark.parametrize("decoding", [Plain(), Focus()], ids=["plain", "focus"])
 def test_either_end_token_ends_the_answer(vlm, request_, decoding, end):
     def end_third(ids, scores):
         prompt_tokens = end_third.__dict__.setdefault("start", ids.shape[1])
@@ -299,7 +297,7 @@ def test_either_end_token_ends_the_answer(vlm, request_, decoding, end):
 
 def test_a_context_that_is_too_short_is_named_in_numbers(vlm, request_):
     context = vlm.model.config.get_text_config().max_position_embeddings
-    plain = Vanilla().decode(vlm, request_, GenerationSettings(max_new_tokens=1))
+    plain = Plain().decode(vlm, request_, GenerationSettings(max_new_tokens=1))
     length, images = plain.prompt_tokens, plain.image_tokens
     with pytest.raises(
         ContextLengthError,

@@ -49,7 +49,7 @@ def log(tmp_path, monkeypatch) -> Path:
             score = benchmark.score(text, example.reference)
             assert score.parsed == strict
             records.append({
-                "benchmark": "winoground", "model": "m", "decoding": "vanilla", "seed": None,
+                "benchmark": "winoground", "model": "m", "decoding": "plain", "seed": None,
                 "order": 0, "id": example.id, "category": example.category,
                 "group": example.group, "cluster": example.cluster, "text": text,
                 **score_fields(score), "answer": example.answer, "traceable": False,

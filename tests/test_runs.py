@@ -27,7 +27,7 @@ from focus.benchmarks.base import Example
 from focus.benchmarks.embedded import IndexedQuestion
 from focus.benchmarks.mirb import MIRB
 from focus.benchmarks.muirbench import MuirBench
-from focus.decoding import Focus, GenerationSettings, Vanilla, official_settings
+from focus.decoding import Focus, GenerationSettings, Plain, official_settings
 from focus.engines import LocalEngine
 from focus.errors import (
     BranchMemoryError,
@@ -57,14 +57,14 @@ def records_of(results: Path, name: str = "*") -> list[dict]:
 
 def test_a_sweep_loads_its_model_once_and_answers_plainly_once(tmp_path, monkeypatch):
     loads, plain = [], []
-    load, decode = TinyModel.load, Vanilla.decode_many
+    load, decode = TinyModel.load, Plain.decode_many
     monkeypatch.setattr(TinyModel, "load", lambda *a, **kw: loads.append(1) or load(*a, **kw))
 
     def counted(self, engine, requests, *args, **kwargs):
         plain.extend(requests)
         return decode(self, engine, requests, *args, **kwargs)
 
-    monkeypatch.setattr(Vanilla, "decode_many", counted)
+    monkeypatch.setattr(Plain, "decode_many", counted)
     monkeypatch.setattr(evaluate, "_loaded", {})
     for alpha, limit in ((0.1, 3), (0.2, 5), (0.3, 4)):
         arguments = (f"decoding.alpha={alpha}", f"limit={limit}", f"results={tmp_path}/{alpha}")
@@ -73,7 +73,7 @@ def test_a_sweep_loads_its_model_once_and_answers_plainly_once(tmp_path, monkeyp
     folders = sorted(tmp_path.glob("scenes_indexed-*/records.jsonl"))
     counts = [[json.loads(line)["decoding"] for line in path.open()] for path in folders]
     assert sorted(len(found) for found in counts) == [6, 8, 10]
-    assert all(found.count("vanilla") == found.count("focus") for found in counts)
+    assert all(found.count("plain") == found.count("focus") for found in counts)
 
 
 def test_shards_of_two_processes_merge_to_what_one_would_have_written(tmp_path):
@@ -180,7 +180,7 @@ def test_a_run_ends_when_too_much_fails(tmp_path, monkeypatch):
         *((f"{name}=-1", f"{name}=-1 .* positive") for name in ("limit", "threads", "orders")),
         ("noise_seeds=0", "noise_seeds=0 .* positive integer"),
         ("shard=4/4", "k/n with k from 0 to n - 1"),
-        ("baseline=plain", "known: null, vanilla, vanilla_official"),
+        ("baseline=greedy", "known: null, plain, plain_official"),
     ],
 )
 def test_settings_are_checked_before_anything_is_loaded(tmp_path, monkeypatch, setting, accepted):
@@ -256,26 +256,26 @@ def test_the_official_table_is_the_published_protocol():
     grids = [c.hydra.sweeper.params for c in map(OmegaConf.load, sorted(
         (CONF / "experiment").glob("main_table*.yaml")))]  # fmt: skip
     assert grids[0] == grids[1]
-    assert (strict.baseline, strict.tuned) == ("vanilla", config.tuned)
+    assert (strict.baseline, strict.tuned) == ("plain", config.tuned)
 
 
 def test_plain_decoding_by_itself_is_the_one_that_was_asked_for(tmp_path):
     """As published it gets a flat list, and must not be taken over from the fair one."""
     settings = ("model=tiny_llava_onevision", *TINY[1:], "limit=2", f"results={tmp_path}")
-    for option in ("vanilla", "vanilla_official"):
+    for option in ("plain", "plain_official"):
         call(main, *settings, f"decoding={option}", folder=tmp_path)
     counts = {
         path.parent.name.split("-")[3]: json.loads(path.open().readline())["image_tokens"][0]
         for path in tmp_path.glob("scenes_indexed-*/records.jsonl")
     }
-    assert counts["vanilla_official"] > counts["vanilla"]
+    assert counts["plain_official"] > counts["plain"]
 
 
 def test_the_published_budget_squares_the_images_that_the_published_code_does(monkeypatch):
     vlm = build_tiny("qwen2_5_vl")
     settings = GenerationSettings(max_new_tokens=1)
     benchmark = IndexedQuestion(size=1)
-    cell = evaluation.Cell(LocalEngine(vlm), benchmark, Vanilla(), settings, "vanilla")
+    cell = evaluation.Cell(LocalEngine(vlm), benchmark, Plain(), settings, "plain")
     squared = replace(cell, engine=LocalEngine(replace(vlm, budget="published")))
     tokens = {}
     for size in (None, (48, 48)):

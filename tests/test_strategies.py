@@ -16,10 +16,10 @@ from focus.decoding import (
     CaptionThenAnswer,
     Focus,
     GenerationSettings,
+    Plain,
     Request,
     RoutedFocus,
     SingleImage,
-    Vanilla,
 )
 from focus.decoding.adaptive_focus import first_margin
 from focus.decoding.reuse import remembering
@@ -75,11 +75,11 @@ class TestSingleImage:
     def test_removed_is_plain_decoding_of_the_question_written_by_hand(self, decode, ask, images):
         by_hand = Request((images[1],), "a b <image> c which is green ?", "sample")
         alone = decode(SingleImage(), ask(3, targets=[1]))
-        assert_same(alone, dataclasses.replace(decode(Vanilla(), by_hand), row_labels=("image 2",)))
+        assert_same(alone, dataclasses.replace(decode(Plain(), by_hand), row_labels=("image 2",)))
         assert (alone.num_rows, alone.num_encoded, len(alone.image_tokens)) == (1, 1, 1)
         by_hand = Request((images[0], images[2]), "a <image> b c <image> which is green ?", "s")
         two = decode(SingleImage(), ask(3, targets=[(2, 0)]))
-        assert_same(two, dataclasses.replace(decode(Vanilla(), by_hand), row_labels=("image 1+3",)))
+        assert_same(two, dataclasses.replace(decode(Plain(), by_hand), row_labels=("image 1+3",)))
 
     def test_noise_is_the_on_target_branch_of_focus(self, decode, ask):
         for noise in (NoiseConfig(), NoiseConfig("black"), NoiseConfig(scale=0.5, seed=1)):
@@ -104,11 +104,11 @@ class TestSingleImage:
     def test_all_images_as_targets_is_plain_decoding(self, decode, ask, others):
         for targets in ([0, 1, 2], [(2, 0), 1]):
             request = ask(3, targets=targets)
-            assert_same(decode(SingleImage(others=others), request), decode(Vanilla(), request))
+            assert_same(decode(SingleImage(others=others), request), decode(Plain(), request))
 
     @pytest.mark.parametrize("others", ["removed", "noise"])
     def test_a_lone_image_is_its_own_target(self, decode, ask, others):
-        plain = decode(Vanilla(), ask(1))
+        plain = decode(Plain(), ask(1))
         for targets in (None, [], [0]):
             assert_same(decode(SingleImage(others=others), ask(1, targets=targets)), plain)
 
@@ -124,7 +124,7 @@ class TestSingleImage:
         by_hand = Request(images[1:2], "what", "sample")
         one, other = (
             strategy.decode(vlm, each, SHORT, keep_logits="all")
-            for strategy, each in ((SingleImage(), request), (Vanilla(), by_hand))
+            for strategy, each in ((SingleImage(), request), (Plain(), by_hand))
         )
         assert one.prompt_tokens == other.prompt_tokens
         assert difference(one, other) == 0
@@ -140,7 +140,7 @@ class TestSingleImage:
                 (SingleImage(others="noise", noise=NoiseConfig("black")), 0),
             )
         ]
-        found.append(decode(Vanilla(), ask(3)))
+        found.append(decode(Plain(), ask(3)))
         for index, one in enumerate(found):
             assert all(difference(one, other) > 1e-3 for other in found[:index])
 
@@ -184,7 +184,7 @@ class TestCaptionThenAnswer:
         short = dataclasses.replace(settings, max_new_tokens=5, num_return_sequences=1)
         count = len(images)
         return [
-            Vanilla()
+            Plain()
             .decode(
                 vlm,
                 Request(
@@ -210,7 +210,7 @@ class TestCaptionThenAnswer:
         by_hand = dataclasses.replace(request, question=question)
         one, other = (
             strategy.decode(any_vlm, each, settings, keep_logits="all", **words_only)
-            for strategy, each in ((self.CAPTIONS, request), (Vanilla(), by_hand))
+            for strategy, each in ((self.CAPTIONS, request), (Plain(), by_hand))
         )
         assert_same(one, dataclasses.replace(other, num_rows=3), exact=False)
         assert one.prompt_tokens == other.prompt_tokens
@@ -226,7 +226,7 @@ class TestCaptionThenAnswer:
         monkeypatch.setattr(family, "encode", spy)
         decoded = self.CAPTIONS.decode(any_vlm, ask(3), SHORT)
         assert (decoded.num_rows, decoded.num_encoded, len(encoded)) == (4, 3, 3)
-        assert decoded.seconds > Vanilla().decode(any_vlm, ask(3), SHORT).seconds
+        assert decoded.seconds > Plain().decode(any_vlm, ask(3), SHORT).seconds
 
     def test_keeps_the_logits_of_the_answer_alone(self, vlm, ask, words_only):
         for keep, steps in (("none", 0), ("first", 1), ("all", 3)):
@@ -239,7 +239,7 @@ class TestCaptionThenAnswer:
         for settings in (SHORT, SAMPLED):
             one, other = (
                 strategy.decode(vlm, ask(2), settings, keep_logits="all")
-                for strategy in (CaptionThenAnswer(**off), Vanilla())
+                for strategy in (CaptionThenAnswer(**off), Plain())
             )
             assert_same(one, other)
 
@@ -247,7 +247,7 @@ class TestCaptionThenAnswer:
         found = [
             strategy.decode(vlm, ask(2), SHORT, keep_logits="first")
             for strategy in (
-                Vanilla(),
+                Plain(),
                 self.CAPTIONS,
                 dataclasses.replace(self.CAPTIONS, max_caption_tokens=1),
                 dataclasses.replace(self.CAPTIONS, caption_prompt="<image> is what ?"),
@@ -264,7 +264,7 @@ class TestCaptionThenAnswer:
         heard = []
         for each in (request, swapped):
             alone = self.CAPTIONS.caption_requests(each)
-            heard.append([Vanilla().decode(vlm, one, SAMPLED).texts for one in alone])
+            heard.append([Plain().decode(vlm, one, SAMPLED).texts for one in alone])
         assert heard[0][0] == heard[1][0]
         assert heard[0][1] != heard[1][1]
 
@@ -272,11 +272,11 @@ class TestCaptionThenAnswer:
         request = Request((images[0], images[0]), "what", "sample")
         same = dataclasses.replace(self.CAPTIONS, caption_prompt="what")
         captions = [
-            Vanilla().decode(vlm, each, SAMPLED).text for each in same.caption_requests(request)
+            Plain().decode(vlm, each, SAMPLED).text for each in same.caption_requests(request)
         ]
         assert captions[0] != captions[1]
         again = [
-            Vanilla().decode(vlm, each, SAMPLED).text
+            Plain().decode(vlm, each, SAMPLED).text
             for each in reversed(same.caption_requests(request))
         ]
         assert again == captions[::-1]
@@ -329,7 +329,7 @@ class TestAdaptiveFocus:
     @pytest.mark.parametrize(("margin", "settings"), [("probability", SHORT), ("logit", SAMPLED)])
     def test_zero_is_plain_decoding_and_infinity_is_focus(self, decode, ask, settings, margin):
         for num_images in (1, 3):
-            for threshold, other in ((0, Vanilla()), (math.inf, Focus())):
+            for threshold, other in ((0, Plain()), (math.inf, Focus())):
                 adaptive = AdaptiveFocus(threshold=threshold, margin=margin)
                 request = ask(num_images)
                 assert_same(decode(adaptive, request, settings), decode(other, request, settings))
@@ -340,7 +340,7 @@ class TestAdaptiveFocus:
     ):
         """Several requests under one threshold: those below are FOCUS's, the others plain."""
         requests = [ask(count, sample_id=f"{count}") for count in (2, 3, 4)]
-        plain = [decode(Vanilla(), each, settings) for each in requests]
+        plain = [decode(Plain(), each, settings) for each in requests]
         focus = [decode(Focus(), each, settings) for each in requests]
         # By hand, from sorted probabilities or logits.
         values = [each.combined_logits[0][0] for each in plain]
@@ -362,7 +362,7 @@ class TestAdaptiveFocus:
                 assert_same(found, clean)
 
     def test_a_margin_at_the_threshold_is_sure(self, vlm, ask):
-        plain = Vanilla().decode(vlm, ask(2), SHORT, keep_logits="first")
+        plain = Plain().decode(vlm, ask(2), SHORT, keep_logits="first")
         margin = first_margin(plain.combined_logits[0][0], "logit")
         above = math.nextafter(margin, math.inf)
         rows = [
@@ -431,7 +431,7 @@ class TestAdaptiveFocus:
                 hook.remove()
             return seen
 
-        plain, focus = shapes(Vanilla()), shapes(Focus())
+        plain, focus = shapes(Plain()), shapes(Focus())
         assert shapes(AdaptiveFocus(threshold=1e-9, margin="logit")) == plain
         # Unsure: the plain prefill, nothing of its decoding, and then FOCUS.
         assert shapes(AdaptiveFocus(threshold=1e6, margin="logit")) == plain[:1] + focus
@@ -513,7 +513,7 @@ class TestAdaptiveFocus:
         assert unsure.num_rows == 1 + routed.num_rows
         assert unsure.num_encoded == routed.num_encoded  # clean images are encoded once
         sure = decode(AdaptiveFocus(threshold=1e-9, margin="logit", routed=True))
-        assert_same(sure, decode(Vanilla()))
+        assert_same(sure, decode(Plain()))
 
 
 class TestRemembering:
@@ -556,7 +556,7 @@ class TestRoutedFocus:
         for sharing in ("sample", "branch"):
             focus = {"alpha": 0.7, "noise": NoiseConfig("gaussian", seed=3), "sharing": sharing}
             routed = decode(RoutedFocus(**focus), ask(3))
-            branches, plain = decode(Focus(**focus), ask(3)), decode(Vanilla(), ask(3))
+            branches, plain = decode(Focus(**focus), ask(3)), decode(Plain(), ask(3))
             assert routed.row_labels == (*branches.row_labels, *plain.row_labels)
             rows = routed.branch_logits[0]
             close = {"rtol": 0, "atol": 1e-4}

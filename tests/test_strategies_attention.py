@@ -18,8 +18,8 @@ from focus.decoding import (
     BlockAttention,
     DelimiterScaling,
     GenerationSettings,
+    Plain,
     Sofa,
-    Vanilla,
     Vcd,
 )
 from focus.decoding.preparing import prepare
@@ -126,9 +126,9 @@ def blocked_in(layers):
     return mask_of_layer
 
 
-def test_computation_by_hand_is_vanilla_where_nothing_is_changed(any_vlm, ask):
+def test_computation_by_hand_is_plain_where_nothing_is_changed(any_vlm, ask):
     """Otherwise the comparisons below would prove nothing."""
-    plain = decode(any_vlm, Vanilla(), ask(3))
+    plain = decode(any_vlm, Plain(), ask(3))
     expected = torch.stack(plain.combined_logits)[:, 0]
     tokens = plain.token_ids[0]
     for through_model in (False, True):
@@ -163,8 +163,8 @@ class TestAll:
             torch.testing.assert_close(scored.rows[i][0], expected, atol=2e-5, rtol=0)
 
     @hooked
-    def test_one_image_is_vanilla(self, any_vlm, ask, strategy):
-        assert torch.equal(logits(any_vlm, strategy, ask(1)), logits(any_vlm, Vanilla(), ask(1)))
+    def test_one_image_is_plain(self, any_vlm, ask, strategy):
+        assert torch.equal(logits(any_vlm, strategy, ask(1)), logits(any_vlm, Plain(), ask(1)))
 
     @by_name
     def test_half_precision(self, vlm, ask, strategy):
@@ -416,7 +416,7 @@ class TestBlockAttention:
         image, question = moved(BlockAttention())
         assert image < 1e-5
         assert question > 1e-2
-        assert moved(Vanilla())[0] > 1e-2  # control
+        assert moved(Plain())[0] > 1e-2  # control
 
     @pytest.mark.parametrize("layers", ["some", 3, None, [-1], [0, 0], [0.5], [True]])
     def test_bad_values_are_named(self, layers):

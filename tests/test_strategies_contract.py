@@ -28,11 +28,11 @@ from focus.decoding import (
     Focus,
     GenerationSettings,
     MaskedFocus,
+    Plain,
     Request,
     RoutedFocus,
     SingleImage,
     Sofa,
-    Vanilla,
     Vcd,
 )
 from focus.models import VisionLanguageModel
@@ -45,7 +45,7 @@ SAMPLED = GenerationSettings(max_new_tokens=3, temperature=1.0, num_return_seque
 #: Settings that make a strategy plain decoding: clean rows pooled without contrast, nothing masked,
 #: nothing scaled. Where the request decides, as for `SingleImage`, all images are targets.
 OFF: dict[str, list[AbstractDecoding]] = {
-    "vanilla": [Vanilla()],
+    "plain": [Plain()],
     "single_image": [SingleImage(), SingleImage(others="noise")],
     "focus": [Focus(alpha=0, aggregation="mean", noise=NoiseConfig(scale=0))],
     "vcd": [Vcd(alpha=0, beta=0)],
@@ -83,7 +83,7 @@ def own(request: pytest.FixtureRequest, ask: Callable[..., Request]) -> VisionLa
     """A model of every architecture that no other module has touched."""
     vlm = build_tiny(request.param)
     # `transformers` hangs hooks of its own into a vision tower when that first encodes an image.
-    Vanilla().decode(vlm, ask(2), SHORT)
+    Plain().decode(vlm, ask(2), SHORT)
     return vlm
 
 
@@ -97,8 +97,7 @@ def requests(ask: Callable[..., Request]) -> list[Request]:
 def plain(own: VisionLanguageModel, requests: list[Request], words_only: dict) -> list[Decoded]:
     """What plain decoding makes of each request."""
     return [
-        Vanilla().decode(own, request, SHORT, keep_logits="all", **words_only)
-        for request in requests
+        Plain().decode(own, request, SHORT, keep_logits="all", **words_only) for request in requests
     ]
 
 
@@ -190,7 +189,7 @@ class TestEveryStrategy:
             unchanged = torch.allclose(
                 decoded.combined_logits[0], other.combined_logits[0], atol=1e-2
             )
-            assert unchanged == (name == "vanilla")
+            assert unchanged == (name == "plain")
 
     def test_off_is_plain_decoding(self, own, requests, plain, words_only, name):
         """Logit by logit: a rule that normalises (``max``) keeps the distribution alone, and is
@@ -238,7 +237,7 @@ class TestEveryStrategy:
             if hook is not None:
                 hook.remove()
         assert_as_found(own, before)
-        after = Vanilla().decode(own, requests[1], SHORT, keep_logits="first")
+        after = Plain().decode(own, requests[1], SHORT, keep_logits="first")
         assert torch.equal(after.combined_logits[0], plain[1].combined_logits[0])
 
 

@@ -20,7 +20,7 @@ from focus.benchmarks.embedded import IndexedQuestion, MinimalPair, SingleImage
 from focus.benchmarks.muirbench import MuirBench
 from focus.benchmarks.prompting import rotation, turned
 from focus.benchmarks.registry import BENCHMARKS
-from focus.decoding import Focus, GenerationSettings, Vanilla, Vcd
+from focus.decoding import Focus, GenerationSettings, Plain, Vcd
 from focus.engines import LocalEngine
 from focus.errors import InvalidValueError
 from focus.evaluation import Cell, variants
@@ -347,14 +347,14 @@ def test_variants_of_a_cell(vlm: VisionLanguageModel):
     assert [c.benchmark.order for c in cells] == [0, 1, 0, 0]
     assert [c.decoding.noise.seed for c in cells] == [5, 5, 6, 7]
     assert [c.settings.seed for c in cells] == [7, 7, 8, 9]
-    plain = Cell(engine, MinimalPair(size=2), Vanilla(), GenerationSettings(), "vanilla")
+    plain = Cell(engine, MinimalPair(size=2), Plain(), GenerationSettings(), "plain")
     assert [(c.order, c.seed) for c in variants(plain, orders=2, noise_seeds=3)] == [
         (0, None),
         (1, None),
     ]
     vcd = Cell(engine, SingleImage(size=2), Vcd(seed=4), GenerationSettings(), "vcd")
     assert [c.decoding.seed for c in variants(vcd, orders=1, noise_seeds=2)] == [4, 5]
-    single = Cell(engine, SingleImage(size=2), Vanilla(), GenerationSettings(), "vanilla")
+    single = Cell(engine, SingleImage(size=2), Plain(), GenerationSettings(), "plain")
     assert len(variants(single, orders=4, noise_seeds=1)) == 1
 
 
@@ -366,7 +366,7 @@ def record(question: int, order: int, parsed: str | None, gold: int, **extra: ob
     turn, choices = rotation(3, order), ["A", "B", "C"]
     correct = parsed is not None and turn[choices.index(parsed)] == gold
     return {
-        "benchmark": "b", "model": "m", "decoding": "vanilla", "id": f"q{question}",
+        "benchmark": "b", "model": "m", "decoding": "plain", "id": f"q{question}",
         "order": order, "seed": None, "group": f"q{question}", "cluster": f"q{question}",
         "category": "x", "parsed": parsed, "choices": choices, "permutation": list(turn),
         "answer": choices[turn.index(gold)], "choice_answer": None, "correct": correct,

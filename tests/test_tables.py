@@ -48,9 +48,9 @@ def row(rows: list[dict], decoding: str, metric: str) -> dict:
 
 def test_accuracy_and_paired_difference():
     plain, ours = [True] * 60 + [False] * 40, [True] * 90 + [False] * 10
-    rows = summarise(records("vanilla", plain) + records("focus", ours))
-    assert row(rows, "vanilla", "accuracy")["value"] == pytest.approx(0.6)
-    assert "delta" not in row(rows, "vanilla", "accuracy")
+    rows = summarise(records("plain", plain) + records("focus", ours))
+    assert row(rows, "plain", "accuracy")["value"] == pytest.approx(0.6)
+    assert "delta" not in row(rows, "plain", "accuracy")
     accuracy = row(rows, "focus", "accuracy")
     assert accuracy["value"] == pytest.approx(0.9)
     assert accuracy["n"] == 100
@@ -63,30 +63,30 @@ def test_accuracy_and_paired_difference():
 def test_p_values_are_adjusted_over_the_comparisons_of_a_table():
     plain = [True] * 30 + [False] * 30
     better, alike = [True] * 42 + [False] * 18, plain
-    everything = records("vanilla", plain) + records("focus", better) + records("vcd", alike)
+    everything = records("plain", plain) + records("focus", better) + records("vcd", alike)
     rows = summarise(everything)
     focus, vcd = row(rows, "focus", "accuracy"), row(rows, "vcd", "accuracy")
     assert focus["p_holm"] == pytest.approx(2 * focus["p_value"])
     assert vcd["p_holm"] == 1.0
-    assert "p_holm" not in row(rows, "vanilla", "accuracy")
+    assert "p_holm" not in row(rows, "plain", "accuracy")
 
 
 def test_the_power_note_shrinks_with_the_number_of_questions():
     def smallest(copies: int) -> float:
         plain, ours = [True, False, True, False] * copies, [True, True, False, False] * copies
-        note = power_note(summarise(records("vanilla", plain) + records("focus", ours)))
+        note = power_note(summarise(records("plain", plain) + records("focus", ours)))
         return float(note.split("below ")[1].split(" ")[0])
 
     assert smallest(200) < smallest(50) < 0.3
-    assert power_note(summarise(records("vanilla", [True]))) == ""
+    assert power_note(summarise(records("plain", [True]))) == ""
 
 
 def test_graded_scores_are_averaged_and_keep_their_interval():
     graded = [
         {**r, "score": s}
-        for r, s in zip(records("vanilla", [False] * 4), (0.2, 0.4, 0.6, 0.8), strict=True)
+        for r, s in zip(records("plain", [False] * 4), (0.2, 0.4, 0.6, 0.8), strict=True)
     ]
-    accuracy = row(summarise(graded), "vanilla", "accuracy")
+    accuracy = row(summarise(graded), "plain", "accuracy")
     assert accuracy["value"] == pytest.approx(0.5)
     assert 0.2 <= accuracy["ci_low"] < 0.5 < accuracy["ci_high"] <= 0.8
 
@@ -94,17 +94,15 @@ def test_graded_scores_are_averaged_and_keep_their_interval():
 def test_pairing_is_by_question_not_by_position():
     """Reversing the order of one strategy's records must change nothing."""
     plain, ours = [True, False] * 20, [True, True] * 20
-    forward = summarise(records("vanilla", plain) + records("focus", ours))
-    backward = summarise(records("vanilla", plain) + records("focus", ours)[::-1])
+    forward = summarise(records("plain", plain) + records("focus", ours))
+    backward = summarise(records("plain", plain) + records("focus", ours)[::-1])
     assert row(forward, "focus", "accuracy") == row(backward, "focus", "accuracy")
 
 
 def test_leakage_counts_only_where_it_can_be_told():
-    leaking = records("vanilla", [False] * 4, leaked=True, parsed="blue")
-    silent = [
-        {**r, "id": r["id"] + "x", "traceable": False} for r in records("vanilla", [True] * 4)
-    ]
-    leakage = row(summarise(leaking + silent), "vanilla", "leakage rate")
+    leaking = records("plain", [False] * 4, leaked=True, parsed="blue")
+    silent = [{**r, "id": r["id"] + "x", "traceable": False} for r in records("plain", [True] * 4)]
+    leakage = row(summarise(leaking + silent), "plain", "leakage rate")
     assert (leakage["value"], leakage["n"]) == (1.0, 4)
     none = summarise(silent)
     assert not [r for r in none if r["metric"] == "leakage rate"]
@@ -114,13 +112,13 @@ def test_a_group_counts_only_if_all_its_questions_are_right():
     answers = [True, True, True, False, False, False]
     paired = [
         {**r, "group": f"p{i // 2}", "cluster": f"p{i // 2}", "category": "image"}
-        for i, r in enumerate(records("vanilla", answers))
+        for i, r in enumerate(records("plain", answers))
     ]
     rows = summarise(paired)
-    score = row(rows, "vanilla", "image score")
+    score = row(rows, "plain", "image score")
     assert score["value"] == pytest.approx(1 / 3)
     assert score["n"] == 3
-    assert row(rows, "vanilla", "accuracy")["value"] == pytest.approx(0.5)
+    assert row(rows, "plain", "accuracy")["value"] == pytest.approx(0.5)
 
 
 def test_text_image_and_group_scores():
@@ -128,34 +126,34 @@ def test_text_image_and_group_scores():
     right = {"image": [True, True, True, True], "text": [True, True, True, False]}
     rows = []
     for category, answers in right.items():
-        for i, r in enumerate(records("vanilla", answers)):
+        for i, r in enumerate(records("plain", answers)):
             pair = f"p{i // 2}"
             labels = {"group": f"{pair}-{category}", "cluster": pair, "category": category}
             rows.append({**r, "id": f"{category}{i}", **labels})
     summary = summarise(rows)
-    assert row(summary, "vanilla", "image score")["value"] == 1.0
-    assert row(summary, "vanilla", "text score")["value"] == 0.5
-    assert row(summary, "vanilla", "group score")["value"] == 0.5
+    assert row(summary, "plain", "image score")["value"] == 1.0
+    assert row(summary, "plain", "text score")["value"] == 0.5
+    assert row(summary, "plain", "group score")["value"] == 0.5
 
 
 def test_the_most_likely_candidate_is_scored_beside_the_text():
     """An answer that evades ("unknown") is wrong as text, but its candidates are still ranked."""
-    rows = summarise(records("vanilla", [True, False, False, False]))
-    assert row(rows, "vanilla", "accuracy")["value"] == 0.25
-    assert row(rows, "vanilla", "choice accuracy")["value"] == 0.75
-    assert row(rows, "vanilla", "unparsed rate")["value"] == 0.75
+    rows = summarise(records("plain", [True, False, False, False]))
+    assert row(rows, "plain", "accuracy")["value"] == 0.25
+    assert row(rows, "plain", "choice accuracy")["value"] == 0.75
+    assert row(rows, "plain", "unparsed rate")["value"] == 0.75
 
 
 def test_the_table_has_one_line_per_strategy():
-    rows = summarise(records("vanilla", [True] * 5) + records("focus", [False] * 5))
+    rows = summarise(records("plain", [True] * 5) + records("focus", [False] * 5))
     table = summary_table(rows)
     assert list(table.columns[0].cells) == ["b", "m"]
-    assert list(table.columns[1].cells) == ["vanilla", "focus"]
+    assert list(table.columns[1].cells) == ["plain", "focus"]
     assert len(markdown_table(rows).splitlines()) == 4
 
 
 def test_plain_decoding_stands_beside_each_strategy_in_percent():
-    plain, focus = records("vanilla", [True] * 2 + [False] * 3), records("focus", [True] * 5)
+    plain, focus = records("plain", [True] * 2 + [False] * 3), records("focus", [True] * 5)
     columns, (line,) = paired_lines(summarise(plain + focus))
     assert columns == ("benchmark", "model", "n", "score", "difference [95%]", "ranked", "leakage")
     assert line[:4] == ("b", "m", "5", "40 → 100")
@@ -173,7 +171,7 @@ def test_minimal_pairs_are_judged_by_pairs():
             for i, r in enumerate(records(decoding, correct, traceable=False))
         ]
 
-    plain = paired("vanilla", [True, False] * 4)
+    plain = paired("plain", [True, False] * 4)
     ours = paired("focus", [True, True] * 3 + [False, True])
     _, (line,) = paired_lines(summarise(plain + ours))
     assert line[2:4] == ("4", "0 → 75")
@@ -187,7 +185,7 @@ def test_a_line_per_model_fits_a_terminal():
         {"benchmark": benchmark, "model": model, "decoding": decoding, "metric": metric, **values}
         for benchmark in ("scenes_indexed", "scenes_matching")
         for model in ("llava_onevision-abstaining", "internvl-guessing")
-        for decoding in ("vanilla", "focus")
+        for decoding in ("plain", "focus")
         for metric in ("accuracy", "choice accuracy", "leakage rate")
     ]
     shown = io.StringIO()

@@ -71,7 +71,7 @@ def inside(html: str) -> dict:
 )
 def test_what_an_answer_is_found_by(plain, focus, expected):
     other = None if focus is None else record("focus", focus)
-    assert set(tags(record("vanilla", plain), other)) == expected
+    assert set(tags(record("plain", plain), other)) == expected
     assert expected <= set(TAGS)
 
 
@@ -82,7 +82,7 @@ def test_a_question_with_its_rows():
         "focus", "red", row_tops=rows, row_logprobs=likely, choice_logprobs=[-0.2, -2, -4]
     )
     lens = [{"tokens": "last token", "place": 0, "right": 0.25, "leaked": 0.5, "leads": "leaked"}]
-    questions = [(EXAMPLE, [record("vanilla", "blue"), focus])]
+    questions = [(EXAMPLE, [record("plain", "blue"), focus])]
     data = inside(page(page_data(questions, title="t", lenses={("m", "b", "q"): lens})))
     assert len(data["images"]) == 2
     with Image.open(io.BytesIO(base64.b64decode(data["images"][0].split(",")[1]))) as shown:
@@ -111,7 +111,7 @@ def test_nothing_in_a_question_becomes_markup():
     example = Example(
         id=NASTY, images=(RED,), question=f"<image>{NASTY}", answer=NASTY, choices=(NASTY, "no"),
     )  # fmt: skip
-    html = page(page_data([(example, [record("vanilla", NASTY, id=NASTY)])], title=NASTY))
+    html = page(page_data([(example, [record("plain", NASTY, id=NASTY)])], title=NASTY))
     assert "onerror" in html
     assert "<img" not in html
     assert html.count("</script>") == 2  # the page's own
@@ -121,7 +121,7 @@ def test_nothing_in_a_question_becomes_markup():
 
 
 def test_the_page_asks_nothing_of_a_network():
-    html = page(page_data([(EXAMPLE, [record("vanilla", "red")])], title="t"))
+    html = page(page_data([(EXAMPLE, [record("plain", "red")])], title="t"))
     assert "default-src 'none'" in html
     assert not re.search(r"https?:|//\w+\.\w|@import|url\(|<link|src=|fetch\(", html)
 
@@ -136,8 +136,7 @@ def test_small_images_stay_as_they_are_and_large_ones_do_not():
 def test_as_many_questions_of_each_benchmark():
     def of(benchmark: str, number: int, **fields) -> list[dict]:
         return [
-            record("vanilla", "red", benchmark=benchmark, id=f"q{k}", **fields)
-            for k in range(number)
+            record("plain", "red", benchmark=benchmark, id=f"q{k}", **fields) for k in range(number)
         ]
 
     records = [*of("a", 9), *of("b", 2), *of("c", 9), *of("c", 9, order=1), *of("d", 1, error="x")]
@@ -162,7 +161,7 @@ def test_the_demo_counted_by_filter(demo):
     shown = {question["id"] for question in demo["questions"]}
     assert len(shown) == 30
     records = [r for r in read_records(ROOT / "docs/demo/records.jsonl.gz") if r["id"] in shown]
-    plain = {(r["model"], r["id"]): r for r in records if r["decoding"] == "vanilla"}
+    plain = {(r["model"], r["id"]): r for r in records if r["decoding"] == "plain"}
     pairs = [
         (plain[r["model"], r["id"]], r) for r in records if r["decoding"] == "focus"
     ]  # fmt: skip
@@ -200,7 +199,7 @@ def test_a_run_of_evaluate(tmp_path):
     settings, records = read_run(folder)
     assert [node["_target_"] for node in nodes(settings, "model")]
     assert len(chosen(records, 10)) == 3
-    assert {r["decoding"] for r in chosen(records, 10)[0]} == {"vanilla", "focus"}
+    assert {r["decoding"] for r in chosen(records, 10)[0]} == {"plain", "focus"}
     path = folder / "records.jsonl"
     path.write_text("".join(line for line in path.open() if '"decoding": "focus"' in line))
     with pytest.raises(InvalidValueError, match="plain decoding"):

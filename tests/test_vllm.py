@@ -30,7 +30,7 @@ from experiments import bench
 from experiments.evaluate import main
 from focus.aggregation import AGGREGATIONS
 from focus.contrast import combine
-from focus.decoding import Focus, Sofa, Vanilla, official_settings
+from focus.decoding import Focus, Plain, Sofa, official_settings
 from focus.engines import LocalEngine, VllmEngine
 from focus.engines.vllm import invariant
 from focus.errors import (
@@ -144,7 +144,7 @@ def test_arrays_are_what_lists_are(light):
         stub(MODELS[0], narrower, arrays=True) as (url, _),
         pytest.raises(ServingError, match="image budget"),
     ):
-        Vanilla().decode_many(engine_of(light, url), questions(1), GREEDY)
+        Plain().decode_many(engine_of(light, url), questions(1), GREEDY)
 
 
 @pytest.mark.vllm
@@ -162,9 +162,9 @@ def test_a_real_server(model, capsys):
                 print(f"  {name:16} {difference:.1e}")
         assert max(worst.values()) <= BOUND
         with pytest.raises(ServingError, match=r"engine\.model"):
-            Vanilla().decode_many(engine_of(engine.vlm, url, model="another"), questions(1), GREEDY)
+            Plain().decode_many(engine_of(engine.vlm, url, model="another"), questions(1), GREEDY)
         with pytest.raises(ServingError, match="limit-mm-per-prompt"):
-            Vanilla().decode_many(engine, questions(1, num_images=8) * 2, GREEDY)
+            Plain().decode_many(engine, questions(1, num_images=8) * 2, GREEDY)
 
 
 def asked(vlm, url, number: int = 1, **settings):
@@ -267,7 +267,7 @@ def test_another_model_and_too_long_a_prompt(light):
     long = "This model's maximum context length is 32 tokens. However, ..."
     fault = lambda number, _: refusal(400, long) if number == 1 else None  # noqa: E731
     with stub(MODELS[0], fault) as (url, _):
-        answers = Vanilla().decode_many(engine_of(light, url), questions(2), GREEDY)
+        answers = Plain().decode_many(engine_of(light, url), questions(2), GREEDY)
         assert sum(isinstance(answer, ContextLengthError) for answer in answers) == 1
 
 
@@ -296,7 +296,7 @@ def test_what_no_server_can_do_is_refused(light, own_vlm, monkeypatch):
     monkeypatch.setattr(light.model.generation_config, "repetition_penalty", 1.05)
     assert not engine.supports(official_settings(4))
     with pytest.raises(UnsupportedGenerationError, match="repetition_penalty"):
-        Vanilla().decode_many(engine, questions(1), official_settings(4))
+        Plain().decode_many(engine, questions(1), official_settings(4))
     with pytest.raises(UnsupportedGenerationError, match="tiles"):
         engine_of(build_tiny("llava_onevision"), nowhere())
     own_vlm.processor.image_processor.max_patches = 4
@@ -307,7 +307,7 @@ def test_what_no_server_can_do_is_refused(light, own_vlm, monkeypatch):
         stub(MODELS[0]) as (url, _),
         pytest.raises(UnsupportedGenerationError, match="3 tiles"),
     ):
-        Vanilla().decode_many(engine_of(own_vlm, url, model=MODELS[0]), [wide], GREEDY)
+        Plain().decode_many(engine_of(own_vlm, url, model=MODELS[0]), [wide], GREEDY)
 
 
 def test_settings(light, monkeypatch):

@@ -15,7 +15,7 @@ from PIL import Image
 from transformers import AutoModelForImageTextToText
 
 from focus.benchmarks.embedded import IndexedQuestion, MinimalPair, SingleImage
-from focus.decoding import Focus, GenerationSettings, Request, Vanilla
+from focus.decoding import Focus, GenerationSettings, Plain, Request
 from focus.engines import LocalEngine
 from focus.errors import InvalidValueError, UnknownNameError
 from focus.first_tokens import RowLogits, plain_logits, row_logits
@@ -176,14 +176,14 @@ def test_images_stand_between_the_delimiters_of_the_family(built, family):
 
 @pytest.mark.parametrize("family", ARCHITECTURES)
 def test_training_computes_what_decoding_computes(built, family, tmp_path):
-    """The same logits from the training path and from `Vanilla` on the saved and loaded model."""
+    """The same logits from the training path and from `Plain` on the saved and loaded model."""
     model, processor, _ = built(family)
     model.save_pretrained(tmp_path)
     processor.save_pretrained(tmp_path)
     vlm = Checkpoint("m", str(tmp_path), device="cpu").load()
     trained = as_vlm(model.eval(), processor)
     for example in (EXAMPLES[0], EXAMPLES[10], EXAMPLES[17]):
-        decoded = Vanilla().decode(
+        decoded = Plain().decode(
             vlm,
             Request(example.images, example.question, example.id),
             GenerationSettings(max_new_tokens=1),

@@ -31,10 +31,10 @@ from focus.decoding import (
     AdaptiveFocus,
     Focus,
     GenerationSettings,
+    Plain,
     Request,
     RoutedFocus,
     SingleImage,
-    Vanilla,
     Vcd,
 )
 from focus.engines.serving import ROUTE
@@ -52,7 +52,7 @@ EVALUATED = (
 GREEDY = GenerationSettings(max_new_tokens=3)
 SAMPLED = GenerationSettings(max_new_tokens=3, temperature=1.5, num_return_sequences=2)
 ASKED = (
-    *((Vanilla(), GREEDY), (Focus(), GREEDY), (Focus(sharing="run"), GREEDY)),
+    *((Plain(), GREEDY), (Focus(), GREEDY), (Focus(sharing="run"), GREEDY)),
     *((RoutedFocus(), GREEDY), (AdaptiveFocus(threshold=0.1), GREEDY), (Vcd(), GREEDY)),
     *((SingleImage(), GREEDY), (Focus(), SAMPLED)),
 )

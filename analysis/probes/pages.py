@@ -164,7 +164,7 @@ def mvh_markdown(cells: pd.DataFrame) -> str:
         rows = {row["metric"]: row for row in part.to_dict("records")}
         lines.append({
             "model": model,
-            "decoding": "plain" if decoding == "vanilla" else decoding,
+            "decoding": decoding,
             **{column: _around({"value": rows[m]["value"], "low": rows[m]["ci_low"],
                                 "high": rows[m]["ci_high"]}, "value")
                for m, column in MVH.items()},

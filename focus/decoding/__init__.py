@@ -8,17 +8,17 @@ from focus.decoding.composed_focus import ComposedFocus
 from focus.decoding.delimiter_scaling import DelimiterScaling
 from focus.decoding.focus import Focus, official_settings
 from focus.decoding.masked_focus import MaskedFocus
+from focus.decoding.plain import Plain
 from focus.decoding.routed_focus import RoutedFocus
 from focus.decoding.single_image import SingleImage
 from focus.decoding.sofa import Sofa
-from focus.decoding.vanilla import Vanilla
 from focus.decoding.vcd import Vcd
 
 #: Every strategy by the name that records and tables use.
 STRATEGIES: dict[str, type[AbstractDecoding]] = {
     cls.name: cls
     for cls in (
-        Vanilla,
+        Plain,
         SingleImage,
         Focus,
         Vcd,
@@ -45,11 +45,11 @@ __all__ = [
     "Focus",
     "GenerationSettings",
     "MaskedFocus",
+    "Plain",
     "Request",
     "RoutedFocus",
     "SingleImage",
     "Sofa",
-    "Vanilla",
     "Vcd",
     "official_settings",
 ]

@@ -26,8 +26,8 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar, cast, final
 
 from focus.decoding.base import AbstractDecoding, Decoded, GenerationSettings, Request
+from focus.decoding.plain import Plain
 from focus.decoding.reuse import remembering
-from focus.decoding.vanilla import Vanilla
 from focus.engines.base import AbstractEngine
 from focus.errors import FocusError, InvalidValueError, PromptError
 from focus.generate import KeepLogits
@@ -87,7 +87,7 @@ class CaptionThenAnswer(AbstractDecoding):
         **generate_kwargs: Any,
     ) -> Decoded:
         """Answers one request; rows, encodings and seconds are those of all passes together."""
-        plain = Vanilla()
+        plain = Plain()
         if not self.active:
             return plain.decode(vlm, request, settings, keep_logits=keep_logits, **generate_kwargs)
         started = time.perf_counter()
@@ -111,7 +111,7 @@ class CaptionThenAnswer(AbstractDecoding):
         keep_logits: KeepLogits = "none",
     ) -> list[Decoded | FocusError]:
         """All captions together, then all answers."""
-        plain = Vanilla()
+        plain = Plain()
         if not self.active:
             return plain.decode_many(engine, requests, settings, keep_logits=keep_logits)
         short = replace(settings, max_new_tokens=self.max_caption_tokens, num_return_sequences=1)

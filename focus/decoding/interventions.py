@@ -27,9 +27,9 @@ from focus.decoding.base import (
     Request,
     attempted,
 )
+from focus.decoding.plain import Plain
 from focus.decoding.preparing import prepare
 from focus.decoding.rows import clean_rows
-from focus.decoding.vanilla import Vanilla
 from focus.engines import AbstractEngine, LocalEngine
 from focus.errors import FocusError, UnsupportedGenerationError
 from focus.generate import KeepLogits
@@ -64,7 +64,7 @@ class AbstractIntervention(AbstractDecoding):
         with removed_afterwards() as handles:
             if len(request.images) > 1 and self.active:
                 self.install(vlm, request, handles)
-            return Vanilla().decode(
+            return Plain().decode(
                 vlm, request, settings, keep_logits=keep_logits, **generate_kwargs
             )
 
@@ -100,7 +100,7 @@ class AbstractIntervention(AbstractDecoding):
             with removed_afterwards() as handles:
                 if len(part[0].images) > 1 and self.active:
                     self.install(vlm, part[0], handles)
-                answers = Vanilla().decode_many(engine, part, settings, keep_logits=keep_logits)
+                answers = Plain().decode_many(engine, part, settings, keep_logits=keep_logits)
             found |= dict(zip(indices, answers, strict=True))
         return [found[i] for i in range(len(requests))]
 

@@ -15,7 +15,7 @@ from focus.aggregation import divergence
 from focus.benchmarks.base import AbstractBenchmark, Example
 from focus.decoding.base import GenerationSettings, Request
 from focus.decoding.focus import Focus
-from focus.decoding.vanilla import Vanilla
+from focus.decoding.plain import Plain
 from focus.doctor.forecasting import Statistics, forecast_finding, question_statistics
 from focus.doctor.report import Check
 from focus.models.loading import VisionLanguageModel
@@ -58,7 +58,7 @@ def behaviour(
     forecast: list[Statistics] = []
     for example in several_images(benchmark, size):
         request = asked(benchmark, example)
-        plain = Vanilla().decode(vlm, request, settings, keep_logits="first")
+        plain = Plain().decode(vlm, request, settings, keep_logits="first")
         focus = Focus()
         found = focus.decode(vlm, request, settings, keep_logits="first")
         rows = found.branch_logits[0][:, 0].float()

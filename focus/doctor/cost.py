@@ -12,7 +12,7 @@ from transformers import ProcessorMixin
 
 from focus.decoding.base import GenerationSettings, Request
 from focus.decoding.focus import Focus
-from focus.decoding.vanilla import Vanilla
+from focus.decoding.plain import Plain
 from focus.doctor.report import Check
 from focus.environment import peak_memory
 from focus.errors import BranchMemoryError, ContextLengthError
@@ -91,7 +91,7 @@ def cost(
     settings = GenerationSettings(max_new_tokens=new_tokens)
     rows, limit, spent = [], "", 0.0
     cuda = vlm.model.device.type == "cuda"
-    Vanilla().decode(vlm, request, settings)  # the first call pays for what later ones reuse
+    Plain().decode(vlm, request, settings)  # the first call pays for what later ones reuse
     for number in numbers:
         if spent > seconds:
             limit = f"stopped at {seconds:.0f} s"
@@ -103,7 +103,7 @@ def cost(
         )
         row: dict[str, float] = {"images": number}
         try:
-            for name, strategy in (("plain", Vanilla()), ("focus", Focus())):
+            for name, strategy in (("plain", Plain()), ("focus", Focus())):
                 if cuda:
                     torch.cuda.reset_peak_memory_stats()
                 row[name] = strategy.decode(vlm, asked, settings).seconds

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from focus.decoding.base import GenerationSettings, Request
 from focus.decoding.focus import Focus
+from focus.decoding.plain import Plain
 from focus.decoding.preparing import prepare
 from focus.decoding.rows import clean_rows
-from focus.decoding.vanilla import Vanilla
 from focus.doctor.report import Check
 from focus.models.loading import VisionLanguageModel
 
@@ -79,7 +79,7 @@ def plain_is_generate(
     settings = GenerationSettings(max_new_tokens=new_tokens)
     different, pairs = [], []
     for number, request in enumerate(requests, start=1):
-        ours = Vanilla().decode(vlm, request, settings)
+        ours = Plain().decode(vlm, request, settings)
         prepared = prepare(vlm, request, *clean_rows(len(request.images)))
         ids = prepared.prompt.input_ids
         images = [prepared.images[content] for content in prepared.plan.rows[0]]

@@ -14,7 +14,7 @@ from focus.models.loading import VisionLanguageModel
 
 @final
 @dataclass(frozen=True)
-class Vanilla(AbstractPassDecoding):
+class Plain(AbstractPassDecoding):
     """One row, all images clean; the same tokens as `model.generate`.
 
     Cost: one forward pass per token, N image encodings.
@@ -35,7 +35,7 @@ class Vanilla(AbstractPassDecoding):
     flat_images: bool = False
     flow: Literal["kept", "isolated"] = "kept"
 
-    name: ClassVar[str] = "vanilla"
+    name: ClassVar[str] = "plain"
 
     def __post_init__(self) -> None:
         if self.flow not in ("kept", "isolated") or (self.flat_images and self.flow != "kept"):
