@@ -29,7 +29,6 @@ from focus.contrast import combine, contrast
 from focus.errors import InvalidValueError, UnknownNameError
 from focus.evidence import Evidence
 
-
 Rule = Callable[[Evidence, float], Tensor]
 """(evidence, weight alpha) -> logits [questions, vocabulary]."""
 

@@ -35,7 +35,7 @@ from analysis.ablations import Record, answers_frame, of_kind, read_records, wri
 from analysis.kinds import card_kinds, model_kinds, names_of, ordered
 from analysis.results import Found
 from experiments.ablation_blocks import Bench, Block
-from experiments.ablation_cells import LogitStore
+from experiments.ablation_cells import RowStore
 from experiments.ablation_choice import Chooser
 from experiments.ablation_costs import cost_records
 from experiments.ablation_models import Model, models_of
@@ -122,7 +122,7 @@ def run(
     """
     root = Path(settings["results"])
     question_sets = functools.partial(sets_of, settings)
-    store = LogitStore(root / "logits")
+    store = RowStore(root / "rows")
     tuning = Block.of({"questions": settings["tuning"], "split": "dev"})
     chooser = Chooser(store, question_sets(tuning, settings["dev_size"]), settings["alphas"])
     bench = Bench(store, chooser, root / "cells")

@@ -18,7 +18,7 @@ from analysis.rules import (
     apply_rule,
     rows_of,
 )
-from experiments.ablation_cells import LogitStore
+from experiments.ablation_cells import RowStore, built
 from experiments.ablation_choice import Chooser, adaptive_parts, vcd_answer
 from experiments.ablation_lines import labels, likeness, row_records, sampled, shown
 from experiments.ablation_models import Model
@@ -29,7 +29,7 @@ from experiments.ablation_questions import (
     questions_of,
 )
 from experiments.ablation_rows import Rows
-from focus.decoding import CaptionThenAnswer
+from focus.decoding import CaptionThenAnswer, Plain, SingleImage
 from focus.errors import FocusError, InvalidValueError, PromptError, UnknownNameError
 from focus.marks import (
     READINGS,
@@ -124,7 +124,7 @@ class Bench:
         folder: of finished cells.
     """
 
-    store: LogitStore
+    store: RowStore
     chooser: Chooser
     folder: Path
 
@@ -161,6 +161,7 @@ class Bench:
         partial = path.with_suffix(".part")
         partial.write_text(json.dumps(records, ensure_ascii=False), encoding="utf-8")
         partial.replace(path)
+        self.store.forget(model, questions, rows)
         return records
 
     def readings(self, block: Block, model: Model, loaded: Loaded) -> list[str]:
@@ -222,7 +223,7 @@ class Bench:
 
     def plain(self, block: Block, model: Model, questions: AnyQuestions) -> list[dict[str, Any]]:
         """Lines of plain decoding."""
-        logits = self.store.plain(model, questions)
+        logits = self.store.first(model, questions, Plain())
         loaded = model.load(questions)
         key = model.key(loaded)
         common = {**labels(model, loaded), "rule": PLAIN}
@@ -251,13 +252,13 @@ class Bench:
                 marks = read(vcd_answer(self.store, model, questions, vcd), key, reading)
                 yield {**line, "alpha": vcd.alpha, "marks": marks, "rows": 2 if vcd.alpha else 1}
             elif name == "plain_isolated":
-                plain_logits = self.store.plain(model, questions)
-                isolated = self.store.isolated(model, questions)
+                plain_logits = self.store.first(model, questions, Plain())
+                isolated = self.store.first(model, questions, Plain(flow="isolated"))
                 marks = read(isolated, key, reading)
                 alike = likeness(isolated, plain_logits, key, reading)
                 yield {**line, "marks": marks, "rows": 1, **alike}
             elif name == "single_image" and loaded.target(Rows()) is not None:
-                marks = read(self.store.single(model, questions), key, reading)
+                marks = read(self.store.first(model, questions, SingleImage()), key, reading)
                 yield {**line, "marks": marks, "rows": 1}
 
     def strategies(
@@ -270,7 +271,7 @@ class Bench:
             line = {**labels(model, loaded), "rule": name}
             try:
                 setting = self.chooser.setting(model, name, grid, reading)
-                logits = self.store.decoded(model, questions, name, setting)
+                logits = self.store.first(model, questions, built(name, setting))
             except PromptError as error:  # such as prompts without the tokens that it acts on
                 lines.append({**line, "record": "note", "why": str(error)})
                 continue

@@ -33,7 +33,7 @@ from analysis.forecast import RULES, cell_means, contests, fit, with_kinds, writ
 from analysis.forecast_judging import judge
 from analysis.forecast_page import calibration_figure, page
 from analysis.rules import apply_rule
-from experiments.ablation_cells import LogitStore
+from experiments.ablation_cells import RowStore
 from experiments.ablation_models import Model, models_of
 from experiments.ablation_questions import Questions, load_questions, questions_grid
 from experiments.ablation_rows import Rows
@@ -93,7 +93,7 @@ def tables(settings: Mapping[str, Any], progress: Any) -> pd.DataFrame:
         settings: of ``conf/forecast.yaml``.
         progress: bars to show.
     """
-    store = LogitStore(Path(settings["results"]) / "logits")
+    store = RowStore(Path(settings["results"]) / "rows")
     models = models_of(settings["models"], settings["weights"])
     todo = list(itertools.product(question_sets(settings), models))
     task = progress.add_task("forecast", total=len(todo))
@@ -110,7 +110,7 @@ def question_sets(settings: Mapping[str, Any]) -> Iterator[Questions]:
         yield from questions_grid(grid, settings["worlds"], split=split, size=size)
 
 
-def table(store: LogitStore, model: Model, questions: Questions, folder: Path) -> pd.DataFrame:
+def table(store: RowStore, model: Model, questions: Questions, folder: Path) -> pd.DataFrame:
     """Questions of one model, computed once; read back as written, so that runs cannot differ."""
     key = digest([VERSION, model.fingerprint, asdict(questions)])
     path = folder / model.name / f"{questions.key}-{key}.csv"
@@ -122,7 +122,7 @@ def table(store: LogitStore, model: Model, questions: Questions, folder: Path) -
     return pd.read_csv(path)
 
 
-def computed(store: LogitStore, model: Model, questions: Questions) -> pd.DataFrame:
+def computed(store: RowStore, model: Model, questions: Questions) -> pd.DataFrame:
     """Statistics, which see no label, and beside them what was right under either reading."""
     loaded, evidence = model.load(questions), store.evidence(model, questions, Rows())
     key = model.key(loaded)

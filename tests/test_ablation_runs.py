@@ -16,7 +16,7 @@ from analysis.ablations import PLAIN, of_kind, read_records
 from analysis.rules import apply_rule
 from experiments import ablate
 from experiments.ablation_blocks import Bench, Block
-from experiments.ablation_cells import LogitStore
+from experiments.ablation_cells import RowStore
 from experiments.ablation_choice import Chooser
 from experiments.ablation_costs import cost_records
 from experiments.ablation_models import Model, models_of
@@ -35,10 +35,10 @@ from focus.decoding import (
     Vcd,
 )
 from focus.decoding.single_image import SingleImage
-from focus.engines import LocalEngine
 from focus.errors import InvalidValueError, UnknownNameError
-from focus.first_tokens import coloured_like, first_logits, plain_logits, row_logits
+from focus.evidence import Evidence
 from focus.marks import CANDIDATES, VOCABULARY, read
+from focus.tinted import coloured_like
 from focus.zoo.architectures import ARCHITECTURES, Architecture
 
 ONE = GenerationSettings(max_new_tokens=1)
@@ -84,13 +84,12 @@ ROWS = (
 @pytest.mark.parametrize("family", ARCHITECTURES)
 @pytest.mark.parametrize("rows", ROWS, ids=lambda rows: f"{rows.noise}-{rows.sharing}")
 @pytest.mark.parametrize("questions", SETS, ids=lambda questions: questions.key)
-def test_collected_rows_are_those_of_the_method(models, family, rows, questions):
-    vlm, loaded = models[family].vlm, load_questions(questions)
-    asked = loaded.requests(rows)[:2]
-    found = row_logits(LocalEngine(vlm), asked, rows.strategy)
-    for q, request in enumerate(asked):
+def test_collected_rows_are_those_of_the_method(models, tmp_path, family, rows, questions):
+    vlm = models[family].vlm
+    found = RowStore(tmp_path).evidence(models[family], questions, rows)
+    for q, request in enumerate(load_questions(questions).requests(rows)[:2]):
         decoded = rows.strategy.decode(vlm, request, ONE, keep_logits="first")
-        expected = decoded.branch_logits[0][:, 0]
+        expected = decoded.branch_logits[0][:, 0].log_softmax(-1)
         torch.testing.assert_close(found.reference[q], expected[0], rtol=0, atol=5e-5)
         torch.testing.assert_close(found.branches[:, q], expected[1:], rtol=0, atol=5e-5)
         spread = (expected[1:] - expected[0]).abs().amax()
@@ -98,14 +97,18 @@ def test_collected_rows_are_those_of_the_method(models, family, rows, questions)
 
 
 @pytest.mark.parametrize("family", ARCHITECTURES)
-def test_other_strategies_are_collected_as_they_decode(models, family):
-    vlm = models[family].vlm
-    asked = load_questions(SETS[0]).requests()[:2]
+def test_other_strategies_are_collected_as_they_decode(models, tmp_path, family):
+    store = RowStore(tmp_path)
     for strategy in (Plain(), SingleImage(), Vcd()):
-        logits = first_logits(LocalEngine(vlm), asked, strategy)[0]
-        for q, request in enumerate(asked):
-            decoded = strategy.decode(vlm, request, ONE, keep_logits="first")
-            torch.testing.assert_close(logits[q], decoded.branch_logits[0][0, 0], rtol=0, atol=5e-5)
+        found = store.first(models[family], SETS[0], strategy)
+        assert_first_rows(models[family], SETS[0], strategy, found)
+
+
+def assert_first_rows(model, questions, strategy, found) -> None:
+    for q, request in enumerate(load_questions(questions).requests()[:2]):
+        decoded = strategy.decode(model.vlm, request, ONE, keep_logits="first")
+        expected = decoded.branch_logits[0][0, 0].log_softmax(-1)
+        torch.testing.assert_close(found[q], expected, rtol=0, atol=5e-5)
 
 
 CAPTIONS = {
@@ -124,46 +127,41 @@ ACTING = (
 @pytest.mark.parametrize("family", ARCHITECTURES)
 @pytest.mark.parametrize("strategy", ACTING, ids=lambda strategy: strategy.name)
 def test_strategies_that_change_the_forward_pass_are_collected_as_they_decode(
-    models, family, strategy
+    models, tmp_path, family, strategy
 ):
-    vlm = models[family].vlm
-    # Prompts of two layouts, in turn: 3 images and 4, so that hooks of one must not meet another.
-    sets = (SETS[0], dataclasses.replace(SETS[0], num_images=4))
-    asked = [r for pair in zip(*(load_questions(q).requests() for q in sets), strict=True)
-             for r in pair][:4]  # fmt: skip
-    engine = LocalEngine(vlm)
-    found = first_logits(engine, asked, strategy)[0]
-    plain = plain_logits(engine, asked)
-    for q, request in enumerate(asked):
-        decoded = strategy.decode(vlm, request, ONE, keep_logits="first")
-        torch.testing.assert_close(found[q], decoded.branch_logits[0][0, 0], rtol=0, atol=5e-5)
-    assert (found - plain).abs().amax() > 2e-4  # it does something
-    again = plain_logits(engine, asked)
-    torch.testing.assert_close(again, plain, rtol=0, atol=0)  # and leaves the model as it was
+    store = RowStore(tmp_path)
+    # Prompts of two layouts, in turn: hooks of one must not meet another.
+    for questions in (SETS[0], dataclasses.replace(SETS[0], num_images=4)):
+        found = store.first(models[family], questions, strategy)
+        assert_first_rows(models[family], questions, strategy, found)
+        plain = store.first(models[family], questions, Plain())
+        assert (found - plain).abs().amax() > 2e-4  # it does something
+        again = RowStore(tmp_path / "again").first(models[family], questions, Plain())
+        torch.testing.assert_close(again, plain, rtol=0, atol=0)  # and leaves the model as it was
 
 
 @pytest.mark.parametrize("off", [{"max_caption_tokens": 0}, {"template": ""}])
-def test_without_captions_plain_decoding_is_left(model, off):
-    asked = load_questions(SETS[0]).requests()[:4]
+def test_without_captions_plain_decoding_is_left(model, tmp_path, off):
+    store = RowStore(tmp_path)
     found, captioned = (
-        first_logits(model.engine, asked, CaptionThenAnswer(**settings))[0]
+        store.first(model, SETS[0], CaptionThenAnswer(**settings))
         for settings in ({**CAPTIONS, **off}, CAPTIONS)
     )
-    plain = plain_logits(model.engine, asked)
+    plain = store.first(model, SETS[0], Plain())
     torch.testing.assert_close(found, plain, rtol=0, atol=0)
     assert not torch.equal(captioned, plain)  # control: with them something else is asked
 
 
-def test_questions_with_other_numbers_of_images_go_together(model):
-    few = load_questions(SETS[0]).requests(Rows())[:1]
-    many = load_questions(dataclasses.replace(SETS[0], num_images=4)).requests(Rows())[:1]
-    both = row_logits(model.engine, [*few, *many], Rows().strategy)
-    assert both.numbers.tolist() == [3, 4]
-    alone = row_logits(model.engine, few, Rows().strategy)
-    torch.testing.assert_close(both.branches[:3, :1], alone.branches, rtol=0, atol=5e-5)
-    torch.testing.assert_close(both.branches[3, 0], both.reference[0], rtol=0, atol=0)
-    with pytest.raises(InvalidValueError, match="rows per question"):
-        first_logits(model.engine, [*few, *many], Rows().strategy)
+def test_questions_with_other_numbers_of_images_go_together():
+    few, many = (
+        {label: torch.full((3,), float(k)) for k, label in enumerate(labels)}
+        for labels in (("reference", "image 1", "image 2"),
+                       ("reference", "image 1", "image 2", "image 3"))
+    )  # fmt: skip
+    both = Evidence.of(torch.zeros(2, 3), [few, many])
+    assert both.numbers.tolist() == [2, 3]
+    assert both.branches[:, :, 0].tolist() == [[1, 1], [2, 2], [0, 3]]  # filled with the reference
+    assert both.reference[:, 0].tolist() == [0, 0]
 
 
 def test_tinted_noise_has_the_colour_and_nothing_else():
@@ -178,16 +176,16 @@ def test_tinted_noise_has_the_colour_and_nothing_else():
     assert tinted == coloured_like(noise, image.transpose(Image.Transpose.FLIP_TOP_BOTTOM))
 
 
-def test_tint_changes_the_rows_and_must_be_known(model):
-    asked = load_questions(SETS[0]).requests(Rows(targets="named"))
+def test_tint_changes_the_rows_and_must_be_known(model, tmp_path):
+    store = RowStore(tmp_path)
     untouched, own, target = (
-        row_logits(model.engine, asked, Rows(targets="named").strategy, tint=tint).reference
+        store.evidence(model, SETS[0], Rows(targets="named", tint=tint)).reference
         for tint in ("none", "own", "target")
     )
     assert not torch.allclose(untouched, own)
     assert not torch.allclose(own, target)
-    with pytest.raises(InvalidValueError, match="tint"):
-        row_logits(model.engine, asked, Rows().strategy, tint="red")
+    with pytest.raises(UnknownNameError, match="tint"):
+        Rows(tint="red")
 
 
 def test_targets_say_which_views_share_a_branch():
@@ -224,7 +222,7 @@ def test_grids_leave_out_what_a_world_cannot_ask():
 
 
 def bench(tmp_path, tuning=(), alphas=(0.0, 0.7)) -> Bench:
-    store = LogitStore(tmp_path / "logits")
+    store = RowStore(tmp_path / "rows")
     return Bench(store, Chooser(store, tuning, alphas), tmp_path / "cells")
 
 
@@ -340,7 +338,7 @@ def test_choosing_reads_the_dev_split_alone(tmp_path, model, monkeypatch):
     monkeypatch.setattr(AbstractEmbedded, "__getitem__", spy)
     load_questions.cache_clear()
     tuning = [dataclasses.replace(DEV, size=5), dataclasses.replace(DEV, kind="matching", size=4)]
-    chooser = Chooser(LogitStore(tmp_path), tuning, (0.0, 0.5))
+    chooser = Chooser(RowStore(tmp_path), tuning, (0.0, 0.5))
     assert chooser.alpha(model, "sum", VOCABULARY) in (0.0, 0.5)
     assert chooser.alpha(model, "oracle", CANDIDATES) in (0.0, 0.5)
     assert chooser.vcd(model, CANDIDATES).alpha in (0.0, 0.5)
@@ -349,7 +347,7 @@ def test_choosing_reads_the_dev_split_alone(tmp_path, model, monkeypatch):
     assert chooser.setting(model, "sofa", grid, VOCABULARY) in grid
     assert read_splits == {"dev"}
     with pytest.raises(InvalidValueError, match="dev"):
-        Chooser(LogitStore(tmp_path), [dataclasses.replace(DEV, split="test")], (0.0,))
+        Chooser(RowStore(tmp_path), [dataclasses.replace(DEV, split="test")], (0.0,))
 
 
 def test_the_best_setting_on_dev_is_taken(tmp_path, model, monkeypatch):
@@ -361,7 +359,7 @@ def test_the_best_setting_on_dev_is_taken(tmp_path, model, monkeypatch):
         return right if alpha == 0.5 else -right
 
     monkeypatch.setattr("experiments.ablation_choice.apply_rule", planted)
-    chooser = Chooser(LogitStore(tmp_path), [DEV], (0.0, 0.5, 1.0))
+    chooser = Chooser(RowStore(tmp_path), [DEV], (0.0, 0.5, 1.0))
     assert chooser.alpha(model, "sum", VOCABULARY) == 0.5
     (choice,) = chooser.records()
     assert choice["chosen"] == 0.5
@@ -401,19 +399,19 @@ def test_a_strategy_without_anything_to_act_on_leaves_a_note(tmp_path, model, mo
 def test_the_best_setting_of_a_strategy_is_taken_for_each_reading(tmp_path, model, monkeypatch):
     """Planted: another setting makes every answer right in each reading."""
 
-    def planted(self, model, questions, name, setting):
+    def planted(self, model, questions, strategy):
         right = torch.from_numpy(model.key(load_questions(questions)).code == 1).float()
         # Above every candidate stands a word that is none, unless the second setting is taken.
         spoiled = right.clone()
         spoiled[:, model.vlm.processor.tokenizer.eos_token_id] = 2.0
-        return [-right, spoiled, right][setting["n"]]
+        return {0.0: -right, 0.5: spoiled, 1.0: right}[strategy.s]
 
-    monkeypatch.setattr(LogitStore, "decoded", planted)
-    chooser = Chooser(LogitStore(tmp_path), [DEV], ())
-    grid = [{"n": 0}, {"n": 1}, {"n": 2}]
-    assert chooser.setting(model, "sofa", grid, CANDIDATES) == {"n": 1}  # of equal ones the first
-    assert chooser.setting(model, "sofa", grid, VOCABULARY) == {"n": 2}
-    assert chooser.setting(model, "sofa", grid[:1], VOCABULARY) == {"n": 0}
+    monkeypatch.setattr(RowStore, "first", planted)
+    chooser = Chooser(RowStore(tmp_path), [DEV], ())
+    grid = [{"s": 0.0}, {"s": 0.5}, {"s": 1.0}]
+    assert chooser.setting(model, "sofa", grid, CANDIDATES) == {"s": 0.5}  # of equal ones the first
+    assert chooser.setting(model, "sofa", grid, VOCABULARY) == {"s": 1.0}
+    assert chooser.setting(model, "sofa", grid[:1], VOCABULARY) == {"s": 0.0}
     assert [list(choice["dev"].values()) for choice in chooser.records()] == [
         *([0.0, 1.0, 1.0], [0.0, 0.0, 1.0])
     ]

@@ -20,11 +20,12 @@ from analysis.ablations import (
     write_records,
 )
 from analysis.resampling import mean_interval
-from analysis.rules import RULES, Evidence, agreement, apply_rule, divergence, moved
+from analysis.rules import RULES, agreement, apply_rule, divergence, moved
 from analysis.statistics import clustered_interval, paired_difference, wilson_interval
 from focus.aggregation import AGGREGATIONS
 from focus.contrast import combine
 from focus.errors import InvalidValueError, UnknownNameError
+from focus.evidence import Evidence
 from focus.marks import CANDIDATES, VOCABULARY, AnswerKey, read, right_probability
 from focus.scoring import Reference
 

@@ -15,6 +15,7 @@ from statistics import fmean
 from types import MappingProxyType
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.distributions import Categorical
 from tqdm import tqdm
@@ -22,9 +23,12 @@ from tqdm import tqdm
 from focus.benchmarks.base import Example
 from focus.benchmarks.embedded import KINDS, AbstractEmbedded, asked_view, view_units
 from focus.contrast import combine
-from focus.decoding import Focus, Request
+from focus.decoding import AbstractDecoding, Focus, GenerationSettings, Plain, Request
 from focus.engines import LocalEngine
-from focus.first_tokens import RowLogits, plain_logits, row_logits
+from focus.errors import FocusError
+from focus.evaluation import Cell as AskedCell
+from focus.evaluation import answered
+from focus.evidence import Columns, Evidence, rows_of
 from focus.marks import CANDIDATES, VOCABULARY, AnswerKey, read
 from focus.models import VisionLanguageModel
 from focus.noise import NoiseConfig
@@ -129,6 +133,7 @@ def evaluate(
     """
     ids = Frontend.of(vlm.model, vlm.processor).encoder.ids
     words = {i: word for word, i in ids.items()}
+    columns = Columns(ids, words, unknown=UNKNOWN)
     cells: list[Cell] = []
     rows: list[Rows] = []
     vlm.model.eval()
@@ -136,11 +141,17 @@ def evaluate(
     asked_of = [s for s in suite(worlds, split, size, seed, most_images) if s[0].kind in kinds]
     for benchmark, with_focus in tqdm(asked_of, f"measuring {vlm.name}", leave=False, disable=None):
         examples = list(benchmark)
-        requests = [asked(example) for example in examples]
-        plain = plain_logits(engine, requests)
+        plain = torch.stack(
+            [
+                row
+                for rows in rows_said(engine, benchmark, examples, Plain(), columns)
+                for row in rows.values()
+            ]
+        )
         logits = {PLAIN: dict.fromkeys(alphas, plain)}
         if with_focus:
-            found = row_logits(engine, requests, strategy(seed))
+            found_rows = rows_said(engine, benchmark, examples, strategy(seed), columns)
+            found = Evidence.of(plain, found_rows)
             logits[FOCUS] = {
                 reading: combine(found.branches, found.reference, alpha=alpha)
                 for reading, alpha in alphas.items()
@@ -178,19 +189,43 @@ def strategy(seed: int) -> Focus:
     return Focus(noise=NoiseConfig(NOISE_NAME, seed=seed), sharing="sample", targets="named")
 
 
+def rows_said(
+    engine: LocalEngine,
+    benchmark: AbstractEmbedded,
+    examples: Sequence[Example],
+    decoding: AbstractDecoding,
+    columns: Columns,
+) -> list[dict[str, Tensor]]:
+    """What every row says of each question: log-probabilities of the first token, by label.
+
+    Raises:
+        FocusError: a question that cannot be asked.
+    """
+    one_token = GenerationSettings(max_new_tokens=1)
+    cell = AskedCell(
+        engine, benchmark, decoding, one_token, decoding.name, columns=columns, ask=asked
+    )
+    found = []
+    for answer in answered(cell, examples):
+        if isinstance(answer, FocusError):
+            raise answer
+        found.append(rows_of(answer))
+    return found
+
+
 def asked(example: Example) -> Request:
     """A question with one target unit for each of its views."""
     return Request(example.images, example.question, example.id, targets=view_units(example))
 
 
 def what_rows_say(
-    examples: Sequence[Example], found: RowLogits, words: Mapping[int, str]
+    examples: Sequence[Example], found: Evidence, words: Mapping[int, str]
 ) -> list[Rows]:
     """Counts of what each kind of row answers to indexed questions.
 
     Args:
         examples: indexed questions, with a branch for each view.
-        found: logits of their rows.
+        found: what their rows say.
         words: by token id.
     """
     counts: dict[str, Counter[str]] = {
