@@ -58,9 +58,10 @@ def rows_of(name: str, num_branches: float) -> float:
     return num_branches + 1 + (name in WITH_PLAIN)
 
 
-def _aggregated(name: str) -> Rule:
+def _aggregated(name: str, beta: float = 0.0) -> Rule:
     def rule(evidence: Evidence, alpha: float) -> Tensor:
-        return combine(evidence.branches, evidence.reference, alpha=alpha, aggregation=name)
+        rows = evidence.branches, evidence.reference
+        return combine(*rows, alpha=alpha, beta=beta, aggregation=name)
 
     return rule
 
@@ -130,22 +131,27 @@ def oracle(evidence: Evidence, alpha: float) -> Tensor:
     return contrast(evidence.branches, evidence.reference, alpha=alpha)[evidence.target, questions]
 
 
-def apply_rule(name: str, evidence: Evidence, alpha: float) -> Tensor:
+def apply_rule(name: str, evidence: Evidence, alpha: float, beta: float = 0.0) -> Tensor:
     """Logits ``[questions, vocabulary]`` of a rule.
 
     Args:
         name: key of `RULES`.
         evidence: logits of all rows.
         alpha: contrast weight, or what the rule makes of it.
+        beta: plausibility cut-off of an aggregation, see `focus.contrast.combine`; 0 for none.
 
     Raises:
         UnknownNameError: there is no such rule.
+        InvalidValueError: a cut-off of a rule that has none.
     """
     if name not in RULES:
         raise UnknownNameError("rule", name, RULES)
+    if beta and name not in AGGREGATIONS:
+        raise InvalidValueError("beta", beta, f"0 for rule {name!r}: aggregations have a cut-off")
+    rule = _aggregated(name, beta) if beta else RULES[name]
     logits = torch.empty_like(evidence.plain)
     for at, part in evidence.alike:
-        logits[at] = RULES[name](part, alpha)
+        logits[at] = rule(part, alpha)
     return logits
 
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from focus.benchmarks.base import Example
@@ -98,31 +96,3 @@ class Rows:
         if view is None or self.targets == "all":
             return None
         return {"units": view, "pairs": view // 2, "named": 0}[self.targets]
-
-
-def rows_grid(grids: Sequence[Mapping[str, Any]]) -> list[Rows]:
-    """Every combination of every grid, each once.
-
-    Raises:
-        UnknownNameError: a setting that rows do not have.
-    """
-    known = [field.name for field in fields(Rows)]
-    found: dict[Rows, None] = {}
-    for grid in grids:
-        for name in grid:
-            if name not in known:
-                raise UnknownNameError("setting of rows", name, known)
-        for values in combinations(grid):
-            found[Rows(**values)] = None
-    return list(found) or [Rows()]
-
-
-def combinations(grid: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """Every combination of the listed values.
-
-    >>> list(combinations({"a": [1, 2], "b": 3}))
-    [{'a': 1, 'b': 3}, {'a': 2, 'b': 3}]
-    """
-    listed = [v if isinstance(v, list | tuple) else [v] for v in grid.values()]
-    for values in itertools.product(*listed):
-        yield dict(zip(grid, values, strict=True))

@@ -101,8 +101,8 @@ def records_of(
     answers = answered(cell, list(examples.values()))
     for (index, example), answer in zip(examples.items(), answers, strict=True):
         own = {**labels, "id": example.id, "index": index}
-        failed = isinstance(answer, FocusError)
-        found[index] = {**own, **(failed_answer(example, answer) if failed else answer)}
+        told = failed_answer(example, answer) if isinstance(answer, FocusError) else answer
+        found[index] = {**own, **told}
     return found
 
 

@@ -35,8 +35,9 @@ from analysis.forecast_page import calibration_figure, page
 from analysis.rules import apply_rule
 from experiments.ablation_cells import RowStore
 from experiments.ablation_models import Model, models_of
-from experiments.ablation_questions import Questions, load_questions, questions_grid
+from experiments.ablation_questions import Questions, load_questions
 from experiments.ablation_rows import Rows
+from experiments.ablation_sweeps import Sweep
 from experiments.config import check_positive, entry_point, plain
 from experiments.evaluation import make_console, progress_bars, set_threads
 from experiments.logging import Run, reported, samples
@@ -106,8 +107,10 @@ def tables(settings: Mapping[str, Any], progress: Any) -> pd.DataFrame:
 
 def question_sets(settings: Mapping[str, Any]) -> Iterator[Questions]:
     """Every set of questions, of dev and of test."""
-    for grid, (split, size) in itertools.product(settings["questions"], settings["sizes"].items()):
-        yield from questions_grid(grid, settings["worlds"], split=split, size=size)
+    for axes, (split, size) in itertools.product(settings["questions"], settings["sizes"].items()):
+        for questions in Sweep.of({**axes, "split": split}).question_sets(settings["worlds"], size):
+            assert isinstance(questions, Questions)  # no benchmark is named
+            yield questions
 
 
 def table(store: RowStore, model: Model, questions: Questions, folder: Path) -> pd.DataFrame:

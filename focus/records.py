@@ -119,7 +119,7 @@ class RecordFile:
         retry_failed: bool = False,
     ) -> None:
         self.folder, self.shard = Path(folder), shard
-        self._settings = dict(config)
+        self._settings = json.loads(json.dumps(config))  # as it is read back, tuples as lists
         self.folder.mkdir(parents=True, exist_ok=True)
         self.path = self.folder / (shard.file_name if shard else RECORDS)
         self.config_hash = digest(identity(config))

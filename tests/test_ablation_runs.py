@@ -15,13 +15,14 @@ from PIL import Image
 from analysis.ablations import PLAIN, of_kind, read_records
 from analysis.rules import apply_rule
 from experiments import ablate
-from experiments.ablation_blocks import Bench, Block
+from experiments.ablation_bench import Bench
 from experiments.ablation_cells import RowStore
 from experiments.ablation_choice import Chooser
 from experiments.ablation_costs import cost_records
 from experiments.ablation_models import Model, models_of
-from experiments.ablation_questions import Questions, load_questions, questions_grid
-from experiments.ablation_rows import Rows, rows_grid
+from experiments.ablation_questions import Questions, load_questions
+from experiments.ablation_rows import Rows
+from experiments.ablation_sweeps import OF_QUESTIONS, OF_ROWS, Sweep, listed
 from experiments.config import CONF, compose_config, plain
 from experiments.evaluation import make_console, progress_bars
 from focus.benchmarks.embedded import AbstractEmbedded
@@ -36,6 +37,7 @@ from focus.decoding import (
 )
 from focus.decoding.single_image import SingleImage
 from focus.errors import InvalidValueError, UnknownNameError
+from focus.evaluation import answered
 from focus.evidence import Evidence
 from focus.marks import CANDIDATES, VOCABULARY, read
 from focus.tinted import coloured_like
@@ -206,9 +208,9 @@ def test_targets_say_which_views_share_a_branch():
         Rows(targets="some")
 
 
-def test_grids_leave_out_what_a_world_cannot_ask():
-    grid = {"kind": "indexed", "num_images": [2, 4], "similarity": "each"}
-    found = list(questions_grid(grid, ["scenes", "clips", "digits"], split="dev", size=2))
+def test_sweeps_are_read_as_hydra_reads_them_and_leave_out_what_a_world_cannot_ask():
+    sweep = Sweep.of({"kind": "indexed", "num_images": "2,4", "similarity": "range(4)"})
+    found = sweep.question_sets(["scenes", "clips", "digits"], 2)
     by_world = {w: [(q.num_images, q.similarity) for q in found if q.world == w]
                 for w in ("scenes", "clips", "digits")}  # fmt: skip
     assert by_world["scenes"] == [(n, s) for n in (2, 4) for s in range(4)]
@@ -216,61 +218,89 @@ def test_grids_leave_out_what_a_world_cannot_ask():
     assert by_world["digits"] == [(2, 0), (2, 1), (4, 0), (4, 1)]
     for questions in found:
         assert len(questions.benchmark()) == 2
-    with pytest.raises(UnknownNameError, match="noize"):
-        rows_grid([{"noize": "black"}])
-    assert rows_grid([]) == [Rows()]
+    assert Sweep.of({"kind": "indexed"}).rows == (Rows(),)
+    rows = Sweep.of({"noise": "black,imagenet+uniform", "scale": "0.5,1", "alpha": "0.1,chosen"})
+    assert [(r.noise, r.scale) for r in rows.rows] == [
+        *(("black", 0.5), ("black", 1), ("imagenet+uniform", 0.5), ("imagenet+uniform", 1))
+    ]
+    assert rows.alphas == (0.1, "chosen")
+    only = Sweep.of({"kind": "indexed", "world": "digits,photos"})
+    assert {q.world for q in only.question_sets(["scenes", "digits"], 2)} == {"digits"}
 
 
-def bench(tmp_path, tuning=(), alphas=(0.0, 0.7)) -> Bench:
+def bench(tmp_path, tuning=(), alphas=(0.0, 0.7), strategies=None) -> Bench:
     store = RowStore(tmp_path / "rows")
-    return Bench(store, Chooser(store, tuning, alphas), tmp_path / "cells")
+    return Bench(store, Chooser(store, tuning, alphas), tmp_path / "cells", strategies or {})
 
 
 DEV = Questions("scenes", "indexed", "dev", 6)
-BLOCK = Block.of(
-    {"questions": [{"kind": "indexed"}], "rules": ["sum", "anchored"], "temperatures": [0.2],
-     "extras": ["vcd", "single_image", "adaptive_focus", "adaptive_routed"]}
-)  # fmt: skip
+SWEEP = Sweep(
+    rules=("sum", "anchored", "vcd", "single_image", "adaptive_focus", "adaptive_routed"),
+    temperatures=(0.2,),
+)
 
 
 def test_finished_cells_are_not_computed_again(tmp_path, model, monkeypatch):
     questions = Questions("scenes", "indexed", "test", 4)
     first = bench(tmp_path, [DEV])
-    records = first.cell(BLOCK, model, questions, Rows())
+    records = first.cell(SWEEP, model, questions, Rows())
     computed = first.store.computed
     assert computed > 0
     again = bench(tmp_path, [DEV])
-    assert again.cell(BLOCK, model, questions, Rows()) == records
+    assert again.cell(SWEEP, model, questions, Rows()) == records
     assert again.store.computed == 0
     assert not list(tmp_path.rglob("*.part"))
     # Other weights under the same name are another model.
     monkeypatch.setattr(Model, "fingerprint", "other")
     retrained = bench(tmp_path, [DEV])
-    retrained.cell(BLOCK, model, questions, Rows())
+    retrained.cell(SWEEP, model, questions, Rows())
     assert retrained.store.computed == computed
 
 
 def test_an_interrupted_run_goes_on_where_it_stopped(tmp_path, model, monkeypatch):
     questions = Questions("scenes", "indexed", "test", 4)
     whole = bench(tmp_path / "whole", [DEV])
-    expected = whole.cell(BLOCK, model, questions, Rows())
+    expected = whole.cell(SWEEP, model, questions, Rows())
 
     def fail(*args, **kwargs):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("experiments.ablation_blocks.row_records", fail)
+        patch.setattr("experiments.ablation_bench.row_records", fail)
         with pytest.raises(KeyboardInterrupt):
-            bench(tmp_path / "cut", [DEV]).cell(BLOCK, model, questions, Rows())
+            bench(tmp_path / "cut", [DEV]).cell(SWEEP, model, questions, Rows())
     resumed = bench(tmp_path / "cut", [DEV])
-    assert resumed.cell(BLOCK, model, questions, Rows()) == expected
+    assert resumed.cell(SWEEP, model, questions, Rows()) == expected
     assert resumed.store.computed == 0  # every pass was kept; only reading them was left
+
+
+def test_a_cell_goes_on_with_the_question_at_which_it_was_interrupted(
+    tmp_path, models, monkeypatch
+):
+    model = Model.at("m", folder_of(models["internvl"]), batch=2)
+    questions = dataclasses.replace(SETS[0], size=5)
+    whole = RowStore(tmp_path / "whole").evidence(model, questions, Rows())
+    asked = []
+
+    def interrupted(cell, examples):
+        asked.extend(example.id for example in examples)
+        if len(asked) == 4:  # the second batch
+            raise KeyboardInterrupt
+        return answered(cell, examples)
+
+    monkeypatch.setattr("experiments.ablation_cells.answered", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        RowStore(tmp_path / "cut").evidence(model, questions, Rows())
+    resumed = RowStore(tmp_path / "cut").evidence(model, questions, Rows())
+    again = [e.id for e in load_questions(questions).examples]
+    assert asked == [*again[:4], *again[2:], *again]  # then plain decoding, of all
+    torch.testing.assert_close(resumed.branches, whole.branches, rtol=0, atol=1e-5)
 
 
 def test_lines_of_a_cell_are_what_the_rules_say(tmp_path, model):
     questions = Questions("scenes", "indexed", "test", 5)
     cells = bench(tmp_path, [DEV])
-    records = of_kind(cells.cell(BLOCK, model, questions, Rows()), "answers")
+    records = of_kind(cells.cell(SWEEP, model, questions, Rows()), "answers")
     (line,) = [r for r in records if r["rule"] == "sum" and r["reading"] == CANDIDATES
                and "marks" in r]  # fmt: skip
     vlm, loaded = model.vlm, load_questions(questions)
@@ -294,10 +324,10 @@ def test_lines_of_a_cell_are_what_the_rules_say(tmp_path, model):
 def test_adaptive_answers_are_plain_where_it_is_sure(tmp_path, model, monkeypatch):
     questions = Questions("scenes", "indexed", "test", 6)
     cells = bench(tmp_path, [DEV])
-    plain_line = {r["reading"]: r for r in cells.plain(BLOCK, model, questions) if "marks" in r}
+    plain_line = {r["reading"]: r for r in cells.plain(SWEEP, model, questions) if "marks" in r}
     for threshold, rows in ((0.0, 1.0), (float("inf"), 3.0)):
         monkeypatch.setattr(Chooser, "threshold", lambda *_, t=threshold: t)
-        found = cells.cell(BLOCK, model, questions, Rows())
+        found = cells.cell(SWEEP, model, questions, Rows())
         lines = {(r["rule"], r["reading"]): r for r in found if "marks" in r}
         for reading in (VOCABULARY, CANDIDATES):
             adaptive = lines["adaptive_focus", reading]
@@ -314,14 +344,14 @@ def test_adaptive_answers_are_plain_where_it_is_sure(tmp_path, model, monkeypatc
 
 def test_what_rows_say_is_counted_by_role(tmp_path, model):
     cells = bench(tmp_path, [DEV])
-    block = Block.of({"questions": [{"kind": "indexed"}], "alphas": [0.3]})
+    sweep = Sweep(alphas=(0.3,))
     found = cells.cell(
-        block, model, Questions("scenes", "indexed", "test", 6, num_images=3), Rows()
+        sweep, model, Questions("scenes", "indexed", "test", 6, num_images=3), Rows()
     )
     totals = {r["role"]: r["total"] for r in of_kind(found, "rows")}
     assert totals == {"plain": 6, "reference": 6, "on target": 6, "off target": 12}
     counting = Questions("scenes", "counting", "test", 5)
-    found = of_kind(cells.cell(block, model, counting, Rows()), "rows")
+    found = of_kind(cells.cell(sweep, model, counting, Rows()), "rows")
     assert {r["role"] for r in found} == {"plain", "reference", "branch"}
     assert {r["answer"] for r in found} == {"zero", "one", "two", "three", "four"}
 
@@ -371,27 +401,27 @@ def test_other_strategies_answer_the_same_questions(tmp_path, model):
     questions = Questions("scenes", "indexed", "test", 3)
     strategies = {"sofa": [{"s": 0.0}], "block_attention": [{"layers": "all"}],
                   "caption_then_answer": [CAPTIONS]}  # fmt: skip
-    block = Block.of({"questions": [{"kind": "indexed"}], "strategies": strategies})
-    cells = bench(tmp_path, [DEV])
-    lines = cells.strategies(block, model, questions)
-    base = {r["reading"]: r for r in cells.plain(block, model, questions)}
+    sweep = Sweep(rules=tuple(strategies))
+    cells = bench(tmp_path, [DEV], strategies=strategies)
+    lines = cells.intervening(sweep, model, questions)
+    base = {r["reading"]: r for r in cells.plain(sweep, model, questions)}
     assert [line["rule"] for line in lines] == [name for name in strategies for _ in range(2)]
     for line in lines[:2]:  # switched off, it is plain decoding
         assert line["marks"] == base[line["reading"]]["marks"]
     assert [line["rows"] for line in lines] == [1] * 4 + [3] * 2
     assert lines[-1]["setting"] == "max_caption_tokens 3"
-    block = Block.of({"questions": [], "strategies": {"focus": [{}]}})
-    with pytest.raises(UnknownNameError, match="sofa"):
-        cells.strategies(block, model, questions)
+    with pytest.raises(UnknownNameError, match="sofa"):  # the settings of another are unknown
+        cells.intervening(Sweep(rules=("delimiter_scaling",)), model, questions)
 
 
 def test_a_strategy_without_anything_to_act_on_leaves_a_note(tmp_path, model, monkeypatch):
-    block = Block.of({"questions": [], "strategies": {"delimiter_scaling": [{"factor": 2.0}]}})
+    sweep, grid = Sweep(rules=("delimiter_scaling",)), {"delimiter_scaling": [{"factor": 2.0}]}
     monkeypatch.setattr(type(model.vlm.family), "delimiters", ("first", ""))
     asked = Questions("scenes", "indexed", "test", 3)
-    assert {r["record"] for r in bench(tmp_path).strategies(block, model, asked)} == {"answers"}
+    lines = bench(tmp_path, strategies=grid).intervening(sweep, model, asked)
+    assert {line["record"] for line in lines} == {"answers"}
     monkeypatch.setattr(type(model.vlm.family), "delimiters", ("tilted", ""))
-    found = bench(tmp_path / "other").strategies(block, model, asked)
+    found = bench(tmp_path / "other", strategies=grid).intervening(sweep, model, asked)
     assert {record["record"] for record in found} == {"note"}
     assert "no image delimiter (tilted)" in found[0]["why"]
 
@@ -439,14 +469,16 @@ def test_models_are_found_by_name(models):
         models_of(["gpt"], weights)
 
 
-@pytest.mark.parametrize("wrong", [{"rules": ["median"]}, {"readings": ["x"]}, {"extras": ["x"]}])
-def test_blocks_refuse_what_does_not_exist(wrong):
-    with pytest.raises(UnknownNameError):
-        Block.of({"questions": [], **wrong})
-    with pytest.raises(UnknownNameError, match="did you mean 'rules'"):
-        Block.of({"questions": [], "rulez": []})
-    with pytest.raises(InvalidValueError, match="alphas"):
-        Block.of({"questions": [], "alphas": "best"})
+@pytest.mark.parametrize(
+    ("axes", "named"),
+    [({"rule": "sum,median"}, "median"), ({"reading": "x"}, "x"), ({"split": "train"}, "train"),
+     ({"rulez": "sum"}, "did you mean 'rule'"), ({"alpha": "best"}, "alpha"),
+     ({"noise": ["black", "gray"]}, "noise"), ({"alpha": "interval(0,1)"}, "alpha"),
+     ({"noise": "black,("}, "noise")],
+)  # fmt: skip
+def test_sweeps_refuse_what_does_not_exist(axes, named):
+    with pytest.raises((UnknownNameError, InvalidValueError), match=named):
+        Sweep.of(axes)
 
 
 TINY = {
@@ -476,18 +508,18 @@ def test_every_experiment_runs(experiment, models, tmp_path_factory):
 
 
 def first_of_each(settings: dict) -> dict:
-    """The same experiment with the first two values of every grid."""
+    """The same experiment with the first two values of every axis that asks the model."""
 
-    def cut(node: dict) -> dict:
-        return {k: v[:2] if isinstance(v, list) and k != "worlds" else v for k, v in node.items()}
+    def cut(axes: dict) -> dict:
+        return {
+            name: ",".join(map(str, listed(name, value)[:2]))
+            if name in (*OF_QUESTIONS, *OF_ROWS) and name != "world" and value is not None
+            else value
+            for name, value in axes.items()
+        }
 
-    blocks = [
-        {**block, **{part: [cut(grid) for grid in block[part]]
-                     for part in ("questions", "rows") if part in block}}
-        for block in settings["blocks"]
-    ]  # fmt: skip
     costs = [{**cost, "size": 1, "repeats": 1} for cost in settings["costs"]]
-    return {**settings, "blocks": blocks, "costs": costs}
+    return {**settings, "sweeps": [cut(axes) for axes in settings["sweeps"]], "costs": costs}
 
 
 def test_the_command_writes_its_records(models, tmp_path, capsys, monkeypatch):
