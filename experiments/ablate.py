@@ -24,13 +24,14 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
+import pandas as pd
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 from transformers.utils.logging import disable_progress_bar
 
 from analysis.ablation_page import write_page
 from analysis.ablation_tables import run_table
-from analysis.ablations import Record, answers_frame, of_kind, read_records, write_records
+from analysis.ablations import answers_frame, of_kind
 from analysis.kinds import card_kinds, model_kinds, names_of, ordered
 from analysis.results import Found
 from experiments.ablation_bench import Bench
@@ -44,6 +45,7 @@ from experiments.ablation_sweeps import Sweep
 from experiments.config import entry_point, plain
 from experiments.evaluation import make_console, progress_bars, set_threads
 from experiments.logging import Run, reported, samples
+from focus.records import Record, read_records, write_records
 
 #: Whose cards say of which kind the embedded models are.
 WEIGHTS = Path("focus/zoo/weights")
@@ -73,10 +75,8 @@ def main(config: DictConfig, reporter: Run) -> None:
     write_records(path, everything)
     seconds = time.perf_counter() - started
     console.print(run_table(records, config.name, {**Rows().columns, "scheme": None}))
-    answers = [line for line in of_kind(records, "answers") if "marks" in line]
-    reporter.table("answers", answers_frame([*of_kind(records, "questions"), *answers]))
-    asked = models[0].load(first_questions(settings))
-    reporter.table("samples", samples([asked.whole(k) for k in range(min(8, len(asked.examples)))]))
+    reporter.table("answers", lambda: greedy_frame(records))
+    reporter.table("samples", lambda: sample_frame(models[0], settings))
     reporter.records(path)
     console.print(
         f"{config.name}: {len(records)} records of {len(models)} models in {seconds:.0f} s, "
@@ -101,9 +101,16 @@ def sets_of(
     return dict.fromkeys(found)
 
 
-def first_questions(settings: Mapping[str, Any]) -> AnyQuestions:
-    """The first of all sets of questions."""
-    return next(iter(sets_of(settings, settings["sweeps"][0], settings["size"])))
+def greedy_frame(records: Sequence[Record]) -> pd.DataFrame:
+    """Accuracies of all conditions, but for those that are sampled."""
+    answers = [line for line in of_kind(records, "answers") if "marks" in line]
+    return answers_frame([*of_kind(records, "questions"), *answers])
+
+
+def sample_frame(model: Model, settings: Mapping[str, Any]) -> pd.DataFrame:
+    """The first questions of all."""
+    asked = model.load(next(iter(sets_of(settings, settings["sweeps"][0], settings["size"]))))
+    return samples([asked.whole(k) for k in range(min(8, len(asked.examples)))])
 
 
 def merged(known: Iterable[Record], new: Iterable[Record], models: Sequence[str]) -> list[Record]:

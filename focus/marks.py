@@ -64,15 +64,17 @@ class AnswerKey:
 
 
 def read(logits: Tensor, key: AnswerKey, reading: str) -> str:
-    """Marks of the most likely answers, one character per question.
+    """Marks of the most likely answers, one character per question. Where a rule has left no answer
+    possible it is wrong.
 
     Args:
         logits: ``[questions, vocabulary]``; tokens beyond the key are never answers.
         key: of the questions.
         reading: ``vocabulary``, what greedy decoding says, or ``candidates``, the best choice.
     """
-    said = choose_answers(logits, key, reading)
-    return "".join(MARKS[code] for code in key.code[np.arange(len(said)), said])
+    best, said = _masked(logits, key, reading).max(-1)
+    codes = np.where(best.isneginf(), WRONG, key.code[np.arange(len(said)), said])
+    return "".join(MARKS[code] for code in codes)
 
 
 def choose_answers(logits: Tensor, key: AnswerKey, reading: str) -> np.ndarray:

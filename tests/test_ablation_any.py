@@ -12,7 +12,7 @@ import torch
 from fixtures_benchmarks import FIXTURES
 from test_benchmarks_end_to_end import call
 
-from analysis.ablations import PLAIN, of_kind, read_records
+from analysis.ablations import PLAIN, of_kind
 from analysis.rules import RULES, apply_rule
 from experiments import ablate, ablation_models, evaluate
 from experiments.ablation_cells import RowStore
@@ -22,6 +22,7 @@ from experiments.ablation_rows import Rows
 from experiments.config import CONF, compose_config, plain
 from focus.errors import InvalidValueError, UnknownNameError
 from focus.evidence import Columns, Evidence
+from focus.records import read_records
 
 datasets.disable_progress_bars()
 
@@ -48,7 +49,7 @@ def ablated(folder, *overrides: str) -> list[dict]:
         folder=folder,
     )
     (path,) = folder.glob("*/*.jsonl.gz")
-    return read_records(path)
+    return list(read_records(path))
 
 
 @pytest.mark.parametrize("small", [4096, 0], ids=["vocabulary", "columns"])

@@ -12,7 +12,7 @@ import torch
 from fixtures_embedded import SIZES
 from PIL import Image
 
-from analysis.ablations import PLAIN, of_kind, read_records
+from analysis.ablations import PLAIN, of_kind
 from analysis.rules import apply_rule
 from experiments import ablate
 from experiments.ablation_bench import Bench
@@ -40,6 +40,7 @@ from focus.errors import InvalidValueError, UnknownNameError
 from focus.evaluation import answered
 from focus.evidence import Evidence
 from focus.marks import CANDIDATES, VOCABULARY, read
+from focus.records import read_records
 from focus.tinted import coloured_like
 from focus.zoo.architectures import ARCHITECTURES, Architecture
 
@@ -532,7 +533,7 @@ def test_the_command_writes_its_records(models, tmp_path, capsys, monkeypatch):
     )  # fmt: skip
     ablate.main()
     assert "targets.jsonl.gz" in capsys.readouterr().out
-    records = read_records(tmp_path / "docs" / "targets.jsonl.gz")
+    records = list(read_records(tmp_path / "docs" / "targets.jsonl.gz"))
     assert {r["targets"] for r in of_kind(records, "answers") if r["rule"] == "sum"} == {
         *("units", "named", "pairs")
     }
