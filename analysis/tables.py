@@ -190,6 +190,21 @@ def bench_markdown(rows: Sequence[Mapping[str, Any]]) -> str:
     return frame.to_markdown(index=False, disable_numparse=True)
 
 
+def throughput_markdown(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Questions per second one by one and in batches, beside what bounds them, as a table."""
+    rates = {"alone_per_second": "one by one", "batched_per_second": "in batches",
+             "model_per_second": "model alone", "floor_per_second": "operations"}  # fmt: skip
+    frame = pd.DataFrame(
+        [
+            {"read as": row["read"], "": row["scheme"],
+             **{name: f"{row[key]:.0f}" for key, name in rates.items()},
+             "faster": f"{row['faster']:.1f}"}
+            for row in rows
+        ]
+    )  # fmt: skip
+    return frame.to_markdown(index=False, disable_numparse=True)
+
+
 def prefill_markdown(rows: Sequence[Mapping[str, Any]]) -> str:
     """Cost of the first token over plain decoding's, measured and (by operations), as a table."""
     frame = pd.DataFrame(rows)

@@ -96,6 +96,34 @@ def counted(vlm: VisionLanguageModel) -> Iterator[Work]:
             handle.remove()
 
 
+@contextmanager
+def inside(vlm: VisionLanguageModel) -> Iterator[list[float]]:
+    """Seconds of every call of the model's own parts: vision tower, decoder and head.
+
+    What is left of a measured time is ours: images, prompts, batches and the choice of tokens.
+    """
+    seconds: list[float] = []
+    model = vlm.model
+    parts = (model.model.visual, model.get_decoder(), model.get_output_embeddings())
+    handles = []
+    for part in parts:
+        handles.append(part.register_forward_pre_hook(
+            lambda *_: seconds.append(-time.perf_counter())))  # fmt: skip
+        handles.append(part.register_forward_hook(_ends(seconds)))
+    try:
+        yield seconds
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _ends(seconds: list[float]) -> Callable[..., None]:
+    def end(*_: Any) -> None:
+        seconds[-1] += time.perf_counter()
+
+    return end
+
+
 def clock(run: Callable[[], object]) -> float:
     """Seconds that something takes, the work of a GPU included."""
     if torch.cuda.is_available():

@@ -43,7 +43,12 @@ from analysis.probes.pages import (
 )
 from analysis.results import FOLDER, Found, Page
 from analysis.summary import summarise
-from analysis.tables import bench_markdown, paired_markdown, prefill_markdown
+from analysis.tables import (
+    bench_markdown,
+    paired_markdown,
+    prefill_markdown,
+    throughput_markdown,
+)
 from analysis.zoo import ladder_frame, models_frame, read_ladder, read_models
 from analysis.zoo_figures import abstention_figure, by_number_figure, ladder_figure
 from analysis.zoo_page import zoo_page
@@ -242,6 +247,7 @@ def with_tables(text: str, root: Path = ROOT) -> str:
         "demo table": lambda: demo_table(root),
         "rules table": lambda: headline_table(*read_experiment(root, RULES)),
         "bench table": lambda: bench_markdown(bench(docs)["rows"]),
+        "throughput table": lambda: throughput_markdown(bench(docs)["throughput"]),
         "prefill table": lambda: prefill_markdown(bench(docs)["prefill"]),
         "knockout table": lambda: knockout_markdown(pd.read_csv(docs / "probes/knockout.csv")),
         "patching table": lambda: patching_markdown(pd.read_csv(docs / "probes/patching.csv")),

@@ -360,6 +360,8 @@ def blend(image: Image.Image, noise: Image.Image, *, scale: float) -> Image.Imag
         raise ImageError(
             f"the noise image has size {noise.size}, but the image it replaces has {image.size}"
         )
+    if scale == 1.0:
+        return noise
     mixed = (1.0 - scale) * clean + scale * noisy
     return Image.fromarray(np.rint(mixed).astype(np.uint8))
 

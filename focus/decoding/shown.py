@@ -61,6 +61,11 @@ def _masked(
     return blend(image, drawn, scale=scale)
 
 
+def processing(vlm: VisionLanguageModel) -> str:
+    """The settings that decide what the processor makes of an image; they may be changed."""
+    return str(vars(vlm.processor.image_processor))
+
+
 @dataclass(frozen=True)
 class Views:
     """An image as the model sees it, see `focus.models.base.AbstractFamily.views`."""
@@ -103,9 +108,7 @@ class ShownImages:
 
     def __init__(self, vlm: VisionLanguageModel, request: Request) -> None:
         self.vlm, self.request = vlm, request
-        # Its settings decide what the processor makes of an image; they may be changed.
-        settings = str(vlm.processor.image_processor.to_dict())
-        self._maker = (type(vlm.family).__qualname__, settings)
+        self._maker = (type(vlm.family).__qualname__, processing(vlm))
         self._clean: dict[int, ImageInputs] = {}
 
     def clean(self, slot: int) -> ImageInputs:
@@ -139,15 +142,20 @@ class ShownImages:
             return family.view_inputs(processor, [image])
         inputs = family.image_inputs(processor, image)
         if key not in known:
-            untouched = family.views(processor, inputs)[0].size == image.size and (
-                family.view_inputs(processor, [image]).key == inputs.key
+            views = family.views(processor, inputs)
+            same = len(views) == 1 and views[0].size == image.size
+            known[key] = Untouched(
+                same
+                and views[0].tobytes() == image.tobytes()
+                and family.view_inputs(processor, [image]).key == inputs.key
             )
-            known[key] = Untouched(untouched)
         return inputs
 
     def views(self, slot: int) -> tuple[Image.Image, ...]:
         """The image at `slot` as the model sees it."""
-        inputs, vlm = self.clean(slot), self.vlm
+        inputs, vlm, image = self.clean(slot), self.vlm, self.request.images[slot]
+        if vlm.seen.get((*self._maker, "untouched", image.size), _UNKNOWN).here:
+            return (image,)
         key = (*self._maker, "views", inputs.key)
         return remembered(
             vlm.seen, key, lambda: Views(vlm.family.views(vlm.processor, inputs))
@@ -174,10 +182,8 @@ def run_noise(
     vlm, slot = shown.vlm, content.slot
     if NOISE_TYPES[noise.name].content_dependent:
         return shown.masked(content, noise, per_run=True), None
-    # The processor's settings decide what it makes of a size; they may be changed.
-    budget = str(vlm.processor.image_processor.to_dict())
     drawn = (noise.name, noise.severity, noise.seed, noise.drawn_at)
-    key = (*drawn, slot, shown.request.images[slot].size, budget)
+    key = (*drawn, slot, shown.request.images[slot].size, processing(vlm))
     if key not in vlm.noise_cache:
         inputs = shown.masked(content, noise, per_run=True)
         features = None

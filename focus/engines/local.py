@@ -11,9 +11,11 @@ from __future__ import annotations
 import copy
 import logging
 from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
 from typing import TypeVar, final
 
 import torch
+from transformers import PreTrainedModel
 
 from focus.cache import token_bytes
 from focus.engines.base import (
@@ -170,17 +172,17 @@ class LocalEngine(AbstractEngine):
         by_layout: dict[Hashable, list[int]] = {}
         for i in left:
             by_layout.setdefault(self._layout(prompts[i]), []).append(i)
-        room = self._room()
+        room, cost = self._room(), token_cost(self.vlm.model)
         groups: list[list[int]] = []
         for alike in by_layout.values():
             alike.sort(key=lambda i: prompts[i].prompt.input_ids.shape[1])
             group: list[int] = []
-            used = 0.0
+            used = 0
             for i in alike:
-                needed = self._bytes(prompts[i], new_tokens, sequences)
+                needed = cost.bound(prompts[i], new_tokens, sequences)
                 if group and (used + needed > room or len(group) == self.batch):
                     groups.append(group)
-                    group, used = [], 0.0
+                    group, used = [], 0
                 group.append(i)
                 used += needed
             groups.append(group)
@@ -193,18 +195,6 @@ class LocalEngine(AbstractEngine):
         if self._cut and implementation in ("eager", "sdpa"):
             return alike
         return alike, prompt.prompt.input_ids.shape[1]
-
-    def _bytes(self, prompt: BranchedPrompt, new_tokens: int, sequences: int) -> float:
-        """A bound for what one prompt takes: nothing of it shared."""
-        config, rows = self.vlm.model.config.get_text_config(), len(prompt.plan.rows)
-        size = self.vlm.model.dtype.itemsize
-        cached = config.num_hidden_layers * token_bytes(self.vlm.model)
-        # Of a layer at work: its input, projections and the wide part of the MLP.
-        working = size * (6 * config.hidden_size + 2 * getattr(config, "intermediate_size", 0))
-        length = prompt.prompt.input_ids.shape[1]
-        logits = 4 * 4 * config.vocab_size * rows * sequences
-        kept = rows * (length + sequences * new_tokens)
-        return kept * cached + rows * length * working + logits
 
     def _room(self) -> int:
         if self._memory is not None:
@@ -231,6 +221,38 @@ class LocalEngine(AbstractEngine):
         self._most_tokens = tokens
         self._warn(f"out of memory with one prompt: going on with {tokens} tokens in a pass")
         return [part]
+
+
+@dataclass(frozen=True)
+class TokenCost:
+    """Bytes that a token takes.
+
+    Args:
+        cached: keys and values of all layers.
+        working: of the layer that is at work: input, projections and the wide part of the MLP.
+        logits: float32 ones of the whole vocabulary, with what is made of them.
+    """
+
+    cached: int
+    working: int
+    logits: int
+
+    def bound(self, prompt: BranchedPrompt, new_tokens: int, sequences: int) -> int:
+        """What one prompt takes at most: nothing of it shared."""
+        rows, length = len(prompt.plan.rows), prompt.prompt.input_ids.shape[1]
+        kept = rows * (length + sequences * new_tokens)
+        return kept * self.cached + rows * length * self.working + rows * sequences * self.logits
+
+
+def token_cost(model: PreTrainedModel) -> TokenCost:
+    """What a token of a model takes."""
+    config = model.config.get_text_config()
+    return TokenCost(
+        cached=config.num_hidden_layers * token_bytes(model),
+        working=model.dtype.itemsize
+        * (6 * config.hidden_size + 2 * getattr(config, "intermediate_size", 0)),
+        logits=4 * 4 * config.vocab_size,
+    )
 
 
 def shown_images(prompt: BranchedPrompt) -> list[ImageInputs]:

@@ -137,12 +137,10 @@ class AbstractFamily(ABC):
         be most of the time that small images take.
         """
         scale = processor.image_processor
-        levels = np.stack([np.asarray(view) for view in views]).transpose(0, 3, 1, 2)
-        planes = torch.from_numpy((levels * scale.rescale_factor).astype(np.float32))
-        mean, std = (
-            torch.tensor(values)[:, None, None] for values in (scale.image_mean, scale.image_std)
-        )
-        return self._arranged(processor, (planes - mean) / std)
+        normal = _normalised(scale.rescale_factor, (*scale.image_mean,), (*scale.image_std,))
+        levels = np.stack([np.asarray(view) for view in views])
+        planes = np.stack([normal[c][levels[..., c]] for c in range(3)], axis=1)
+        return self._arranged(processor, torch.from_numpy(planes))
 
     @abstractmethod
     def _arranged(self, processor: ProcessorMixin, planes: Tensor) -> ImageInputs:
@@ -279,6 +277,15 @@ class AbstractFamily(ABC):
             spans.append((start, end))
             used += count
         return spans
+
+
+@functools.lru_cache(maxsize=8)
+def _normalised(rescale: float, mean: tuple[float, ...], std: tuple[float, ...]) -> np.ndarray:
+    """What the image processors make of the 256 levels of a channel: ``[3, 256]``, float32."""
+    levels = torch.from_numpy((np.arange(256) * rescale).astype(np.float32))
+    center, spread = (torch.tensor(values)[:, None] for values in (mean, std))
+    table: np.ndarray = ((levels - center) / spread).numpy()
+    return table
 
 
 def encode_in_calls(
