@@ -41,7 +41,7 @@ def log(tmp_path_factory) -> list[dict]:
     ids=str,
 )  # fmt: skip
 def test_recombined_choices_are_those_of_a_run_with_these_settings(log, tmp_path, combination):
-    """Of these rules exactly: they need nothing of what is no choice."""
+    """These rules need nothing of what is no choice; the cut-off is set by a choice here."""
     again = evaluated(
         tmp_path, "benchmark=which", f"decoding.alpha={combination.alpha}",
         f"decoding.aggregation={combination.rule}", f"decoding.beta={combination.beta}",
