@@ -7,6 +7,7 @@ interrupted run goes on where it stopped, and experiments share what they have i
 
 from __future__ import annotations
 
+import functools
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, replace
@@ -18,7 +19,7 @@ from cachetools import LRUCache
 from torch import Tensor
 
 from experiments.ablation_models import Model
-from experiments.ablation_questions import AnyQuestions
+from experiments.ablation_questions import AnyQuestions, Loaded
 from experiments.ablation_rows import Rows
 from focus.decoding import STRATEGIES, AbstractDecoding, GenerationSettings, Plain
 from focus.errors import FocusError, UnknownNameError
@@ -82,33 +83,40 @@ class RowStore:
     ) -> FoundRows:
         folder, settings = self._cell(model, questions, strategy, rows)
         if folder not in self._known:
-            loaded = model.load(questions)
             records = list(read_records(folder / RECORDS))
-            if len(records) < len(loaded.examples):
-                self.computed += 1
-                cell = Cell(
-                    model.engine,
-                    loaded.benchmark,
-                    strategy,
-                    ONE_TOKEN,
-                    strategy.name,
-                    columns=model.columns(loaded),
-                    ask=lambda example: loaded.request(example, rows, budget=model.vlm.budget),
-                )
-                with RecordFile(folder, settings) as file:
-                    left = range(len(file.records), len(loaded.examples))
-                    for start in left[:: cell.engine.batch]:
-                        asked = range(start, min(start + cell.engine.batch, left.stop))
-                        examples = [loaded.whole(place) for place in asked]
-                        answers = zip(asked, examples, answered(cell, examples), strict=True)
-                        for index, example, answer in answers:
-                            if isinstance(answer, FocusError):
-                                raise answer
-                            labels = {**cell.labels, "id": example.id, "index": index}
-                            file.append({**labels, **answer})
+            if len(records) < len(model.load(questions).examples):
+                # Another process may be at it: what it has asked is not asked again.
+                with RecordFile(folder, settings, wait=True) as file:
+                    self._ask(file, model, model.load(questions), strategy, rows)
                     records = file.records
             self._known[folder] = [rows_of(record) for record in records]
         return self._known[folder]
+
+    def _ask(
+        self,
+        file: RecordFile,
+        model: Model,
+        loaded: Loaded,
+        strategy: AbstractDecoding,
+        rows: Rows | None,
+    ) -> None:
+        """Asks what has no record yet."""
+        columns = model.columns(loaded)
+        ask = functools.partial(loaded.request, rows=rows, budget=model.vlm.budget)
+        cell = Cell(
+            model.engine, loaded.benchmark, strategy, ONE_TOKEN, strategy.name,
+            columns=columns, ask=ask,
+        )  # fmt: skip
+        left = range(len(file.records), len(loaded.examples))
+        self.computed += bool(left)
+        for start in left[:: cell.engine.batch]:
+            places = range(start, min(start + cell.engine.batch, left.stop))
+            examples = [loaded.whole(place) for place in places]
+            answers = zip(places, examples, answered(cell, examples), strict=True)
+            for place, example, answer in answers:
+                if isinstance(answer, FocusError):
+                    raise answer
+                file.append({**cell.labels, "id": example.id, "index": place, **answer})
 
     def _cell(
         self,
