@@ -19,14 +19,13 @@ check_command_line("bench", __name__)  # before the seconds that the other impor
 
 import itertools
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
 import pandas as pd
-import torch
 from omegaconf import DictConfig
 from rich.table import Table
 
@@ -34,11 +33,12 @@ from analysis.figures import bench_figure, save_figure
 from experiments.benching import (
     build_model,
     clock,
-    counted,
     fresh,
     inside,
     make_request,
     measured,
+    operations_per_question,
+    operations_per_second,
     sized_request,
 )
 from experiments.config import entry_point, plain
@@ -56,6 +56,7 @@ from focus.decoding import (
 )
 from focus.engines import LocalEngine, VllmEngine
 from focus.environment import environment
+from focus.errors import UnknownNameError
 from focus.evaluation import request_of
 from focus.models import Checkpoint, VisionLanguageModel
 
@@ -96,31 +97,46 @@ def main(config: DictConfig, run: Run) -> None:
     """Times everything and prints seconds and ratios."""
     mpl.use("Agg")
     set_threads(config.threads)
+    unknown = [part for part in config.parts if part not in PARTS]
+    if unknown:
+        raise UnknownNameError("part", unknown[0], PARTS)
     console = make_console()
     with progress_bars(console, run) as progress:
-        total = len(config.num_images) * len(SCHEMES) + 4 * len(ASKED) + 5
-        total += len(PREFILLS) * len(sizes(config))
-        total += 0 if config.vllm is None else len(READ) * len(ASKED)
+        total = sum(PARTS[part].steps(config) for part in config.parts)
         task = progress.add_task("timing", total=total)
-        report = {
-            "rows": answer_rows(config, lambda: progress.advance(task)),
-            "throughput": throughput_rows(config, lambda: progress.advance(task)),
-            "prefill": prefill_rows(config, lambda: progress.advance(task)),
-            "sharing": sharing_rows(config, lambda: progress.advance(task)),
-            "server": server_rows(config, lambda: progress.advance(task)),
+        found = {
+            part: PARTS[part].measure(config, lambda: progress.advance(task))
+            for part in config.parts
         }
-    for name, title in TITLES.items():
-        if report[name]:
-            console.print(table(report[name], title))
-            run.table(name, pd.DataFrame(report[name]))
+    for name, rows in found.items():
+        if rows:
+            console.print(table(rows, PARTS[name].title))
+            run.table(name, pd.DataFrame(rows))
     folder = Path(config.results)
-    folder.mkdir(parents=True, exist_ok=True)
-    facts = {**report, "config": plain(config), **environment()}
-    (folder / "bench.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
-    save_figure(bench_figure(report["rows"], report["throughput"]), folder / "bench.png")
+    record = renewed(folder / "bench.json", found, {"config": plain(config), **environment()})
+    if record.get("rows") and record.get("throughput"):
+        save_figure(bench_figure(record["rows"], record["throughput"]), folder / "bench.png")
+        run.figures({"bench": folder / "bench.png"})
     console.print(f"bench.json and bench.png: {folder}", soft_wrap=True)
-    run.figures({"bench": folder / "bench.png"})
     run.records(folder)
+
+
+def renewed(
+    path: Path, found: Mapping[str, list[dict[str, Any]]], facts: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The record of all parts: those that were measured anew, and the others as they were.
+
+    Args:
+        path: of the record, which is written.
+        found: rows of every part that was measured.
+        facts: when and how that was: kept for each of these parts.
+    """
+    record = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    measured = record.get("measured", {}) | {key: dict(facts) for key in found}
+    record = {**record, **found, "measured": measured}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    return record
 
 
 def answer_rows(config: DictConfig, advance: Callable[[], None]) -> list[dict[str, Any]]:
@@ -262,25 +278,6 @@ def many_questions(
     return loaded, [request_of(benchmark, example) for example in benchmark]
 
 
-def operations_per_second(size: int = 2048, width: int = 128, repeats: int = 50) -> float:
-    """Of this machine, in the matrix products that the embedded models are made of."""
-    inputs, weights = torch.randn(size, width), torch.randn(3 * width, width)
-    seconds = clock(lambda: [torch.nn.functional.linear(inputs, weights) for _ in range(repeats)])
-    return 2 * size * width * 3 * width * repeats / seconds
-
-
-def operations_per_question(
-    vlm: VisionLanguageModel,
-    decoding: AbstractDecoding,
-    requests: Sequence[Request],
-    settings: GenerationSettings,
-) -> float:
-    """Floating-point operations of a batch, per question."""
-    with counted(vlm) as work:
-        decoding.decode_many(LocalEngine(vlm), requests, settings)
-    return work.flops / len(requests)
-
-
 def sharing_rows(config: DictConfig, advance: Callable[[], None]) -> list[dict[str, Any]]:
     """Four questions about one image pair, as a Winoground pair asks them: candidates."""
     vlm = build_model(config)
@@ -320,12 +317,45 @@ def sharing_rows(config: DictConfig, advance: Callable[[], None]) -> list[dict[s
     return rows
 
 
-TITLES = {
-    "rows": "One answer at a time (medians; ratios within this run)",
-    "prefill": "The first token, noise per run (medians; ratios within this run)",
-    "throughput": "Many questions on an embedded model (questions per second)",
-    "sharing": "Four questions about one image pair (candidates)",
-    "server": "The many questions asked of a vLLM server",
+@dataclass(frozen=True)
+class Part:
+    """What can be measured by itself.
+
+    Args:
+        title: of its table.
+        measure: gives its rows; calls its second argument after every step.
+        steps: how many there are.
+    """
+
+    title: str
+    measure: Callable[[DictConfig, Callable[[], None]], list[dict[str, Any]]]
+    steps: Callable[[DictConfig], int]
+
+
+PARTS = {
+    "rows": Part(
+        "One answer at a time (medians; ratios within this run)",
+        answer_rows,
+        lambda config: len(config.num_images) * len(SCHEMES),
+    ),
+    "throughput": Part(
+        "Many questions on an embedded model (questions per second)",
+        throughput_rows,
+        lambda config: 2 * len(READ) * len(ASKED),
+    ),
+    "prefill": Part(
+        "The first token, noise per run (medians; ratios within this run)",
+        prefill_rows,
+        lambda config: len(PREFILLS) * len(sizes(config)),
+    ),
+    "sharing": Part(
+        "Four questions about one image pair (candidates)", sharing_rows, lambda config: 5
+    ),
+    "server": Part(
+        "The many questions asked of a vLLM server",
+        server_rows,
+        lambda config: 0 if config.vllm is None else len(READ) * len(ASKED),
+    ),
 }
 #: Columns of the terminal's tables that need no digits behind the point.
 WHOLE = (

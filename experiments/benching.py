@@ -18,7 +18,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
 from focus.cache import token_bytes
-from focus.decoding import Request
+from focus.decoding import AbstractDecoding, GenerationSettings, Request
+from focus.engines import LocalEngine
 from focus.models import ImageBudget, VisionLanguageModel
 from focus.models.tiny import build_tiny
 from focus.randomness import generator
@@ -133,6 +134,25 @@ def clock(run: Callable[[], object]) -> float:
     if torch.cuda.is_available():
         torch.cuda.synchronize()
     return time.perf_counter() - started
+
+
+def operations_per_second(size: int = 2048, width: int = 128, repeats: int = 50) -> float:
+    """Of this machine, in the matrix products that the embedded models are made of."""
+    inputs, weights = torch.randn(size, width), torch.randn(3 * width, width)
+    seconds = clock(lambda: [torch.nn.functional.linear(inputs, weights) for _ in range(repeats)])
+    return 2 * size * width * 3 * width * repeats / seconds
+
+
+def operations_per_question(
+    vlm: VisionLanguageModel,
+    decoding: AbstractDecoding,
+    requests: Sequence[Request],
+    settings: GenerationSettings,
+) -> float:
+    """Floating-point operations of a batch, per question."""
+    with counted(vlm) as work:
+        decoding.decode_many(LocalEngine(vlm), requests, settings)
+    return work.flops / len(requests)
 
 
 def build_model(config: DictConfig) -> VisionLanguageModel:
