@@ -47,7 +47,8 @@ def main(config: DictConfig, run: Run) -> None:
     if config.rules:
         asked = itertools.product(config.rules, config.alphas, config.betas)
         combinations = [Combination(*each) for each in asked]
-        told = recombined(records, combinations)
+        few = [r for r in records if config.limit is None or r["index"] < config.limit]
+        told = recombined(few, combinations)
         rows = summarise([{**record, **score_fields(score)} for record, score in told])
         console.print(summary_table(rows, title="combined anew, read as a ranking of the choices"))
         run.table("recombined", pd.DataFrame(rows))
