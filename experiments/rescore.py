@@ -16,12 +16,12 @@ from experiments.config import check_command_line
 check_command_line("rescore", __name__)  # before the seconds that the other imports take
 
 import itertools
-import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from analysis.recombining import Combination, recombined
 from analysis.summary import summarise
@@ -32,20 +32,21 @@ from experiments.logging import Run, reported
 from focus.benchmarks.registry import parsers_of
 from focus.errors import InvalidValueError, UnknownNameError
 from focus.evaluation import score_fields
-from focus.records import Record, read_run
+from focus.records import Record, read_run, write_records
 from focus.scoring import Reference, Scorer
 
 
 @entry_point("rescore")
 @reported
 def main(config: DictConfig, run: Run) -> None:
-    """Prints one table per parser and writes the rescored records beside the old ones."""
+    """Prints one table per parser and writes the rescored records beside the old ones; or prints
+    one of all rules."""
     if OmegaConf.is_missing(config, "folder"):
         raise InvalidValueError("folder", "", "the folder of a run: folder=results/evaluate/...")
     folder, console = Path(config.folder), make_console()
     records = records_of(folder)
     if config.rules:
-        asked = itertools.product(config.rules, config.alphas, config.betas)
+        asked = itertools.product(*map(several, (config.rules, config.alphas, config.betas)))
         combinations = [Combination(*each) for each in asked]
         few = [r for r in records if config.limit is None or r["index"] < config.limit]
         told = recombined(few, combinations)
@@ -54,21 +55,24 @@ def main(config: DictConfig, run: Run) -> None:
         run.table("recombined", pd.DataFrame(rows))
         return
     scorers = scorers_of(records)
-    chosen = config.parsers or list(scorers)
-    names = [chosen] if isinstance(chosen, str) else [str(name) for name in chosen]
+    names = several(config.parsers or list(scorers))
     unknown = [name for name in names if name not in scorers]
     if unknown:
         raise UnknownNameError("parser", unknown[0], scorers)
     for name in names:
         rescored = rescore(records, scorers[name])
         path = folder / f"rescored-{name}.jsonl"
-        lines = (json.dumps(record, ensure_ascii=False) + "\n" for record in rescored)
-        path.write_text("".join(lines), encoding="utf-8")
+        write_records(path, rescored)
         rows = summarise(rescored)
         console.print(summary_table(rows, title=f"parser: {name}"))
         console.print(f"records: {path}", soft_wrap=True)
         run.table(name, pd.DataFrame(rows))
         run.records(path)
+
+
+def several(value: Any) -> list[Any]:
+    """One value or a list of them as a list."""
+    return list(value) if isinstance(value, list | ListConfig) else [value]
 
 
 def records_of(folder: Path) -> list[Record]:

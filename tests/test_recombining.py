@@ -139,7 +139,7 @@ def test_the_command(log, tmp_path, capsys):
     write_records(tmp_path / "log" / RECORDS, log)
     before = {path: path.read_bytes() for path in (tmp_path / "log").iterdir()}
     call(
-        rescore.main, f"folder={tmp_path}/log", "rules=[max]", "alphas=[0.3]", "logger=csv",
+        rescore.main, f"folder={tmp_path}/log", "rules=max", "alphas=[0.3]", "logger=csv",
         f"logger.folder={tmp_path}", folder=tmp_path,
     )  # fmt: skip
     assert "combined anew" in capsys.readouterr().out
