@@ -141,12 +141,13 @@ def model_name(config: DictConfig) -> str:
 
 
 def command(arguments: Sequence[str]) -> str:
-    """Command that trains the same model; where it is put is no part of that.
+    """Command that trains the same model; what is kept of it and where is no part of that.
 
-    >>> command(["zoo=answering", "output=/tmp/models"])
+    >>> command(["zoo=answering", "output=/tmp/models", "logger=none"])
     'python -m experiments.train_zoo zoo=answering'
     """
-    said = [a for a in arguments if a.partition("=")[0] not in ("output", "checkpoints")]
+    kept_where = ("output", "checkpoints", "snapshots", "logger", "curve_size")
+    said = [a for a in arguments if a.partition("=")[0] not in kept_where]
     return " ".join(["python -m experiments.train_zoo", *map(shlex.quote, said)])
 
 
