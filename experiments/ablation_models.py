@@ -93,7 +93,7 @@ class Model:
     def key(self, loaded: Loaded) -> AnswerKey:
         """What each column is worth as an answer."""
         columns = self.columns(loaded)
-        return AnswerKey.of(loaded.examples, columns.ids, columns.unknown)
+        return AnswerKey.of(loaded.examples, columns.ids, columns.unknown, len(columns.words))
 
 
 @functools.lru_cache(maxsize=2)

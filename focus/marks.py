@@ -37,7 +37,11 @@ class AnswerKey:
 
     @classmethod
     def of(
-        cls, questions: Sequence[Answerable], ids: Mapping[str, int], unknown: str | None
+        cls,
+        questions: Sequence[Answerable],
+        ids: Mapping[str, int],
+        unknown: str | None,
+        width: int = 0,
     ) -> AnswerKey:
         """Key of questions whose choices begin with different tokens.
 
@@ -45,11 +49,12 @@ class AnswerKey:
             questions: with their choices, answers and distractors.
             ids: column of each of these in logits: the token that it begins with.
             unknown: what a model says that abstains; None of one that was not taught to.
+            width: number of tokens that may be said, where there are more than those of answers.
 
         Raises:
             UnknownNameError: a choice is no token.
         """
-        shape = (len(questions), max(ids.values()) + 1)
+        shape = (len(questions), max(width, max(ids.values()) + 1))
         code, candidates = np.full(shape, WRONG, np.uint8), np.zeros(shape, bool)
         for row, question in enumerate(questions):
             for choice in question.choices:

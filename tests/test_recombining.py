@@ -12,9 +12,12 @@ from test_benchmarks_end_to_end import call
 
 from analysis.recombining import Combination, recombined
 from experiments import evaluate, rescore
+from experiments.ablation_models import Model
+from experiments.ablation_questions import Questions
 from focus.errors import InvalidValueError, UnknownNameError
 from focus.evidence import packed, rows_of
-from focus.marks import CANDIDATES, VOCABULARY, AnswerKey, read
+from focus.marks import CANDIDATES, VOCABULARY, AnswerKey, read, right_probability
+from focus.models.loading import embedded_path
 from focus.records import RECORDS, RecordFile, read_records, write_records
 from focus.scoring import Reference
 
@@ -145,3 +148,15 @@ def test_the_command(log, tmp_path, capsys):
     assert "combined anew" in capsys.readouterr().out
     assert "focus: max alpha 0.3" in (tmp_path / "rescore-recombined.csv").read_text()
     assert {path: path.read_bytes() for path in (tmp_path / "log").iterdir()} == before
+
+
+def test_a_word_that_is_no_answer_to_any_question_is_still_said():
+    """A key names tokens of answers; greedy decoding may say one behind them, which is wrong."""
+    asked, logits = [Reference("a", ("a", "b"))], torch.tensor([[2.0, 1.0, 0.0, 3.0]])
+    key = AnswerKey.of(asked, {"a": 0, "b": 1}, None, width=4)
+    assert [read(logits, key, reading) for reading in (VOCABULARY, CANDIDATES)] == ["-", "+"]
+    (p,) = right_probability(logits, key, VOCABULARY, 1.0)
+    assert p == pytest.approx(float(logits.softmax(-1)[0, 0]))
+    model = Model.at("internvl-guessing", embedded_path("internvl-guessing"))
+    loaded = model.load(Questions("scenes", "indexed", "dev", 2))
+    assert model.key(loaded).code.shape[1] == len(model.vlm.processor.tokenizer)
