@@ -15,6 +15,7 @@ check_command_line("doctor", __name__)  # before the seconds that the other impo
 import json
 import sys
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -27,9 +28,8 @@ from experiments.config import build, check_positive, entry_point
 from experiments.evaluation import progress_bars, set_threads
 from experiments.logging import Run, reported, samples
 from focus import doctor
-from focus.benchmarks import AbstractBenchmark, Example
+from focus.benchmarks import AbstractBenchmark
 from focus.benchmarks.hub import AbstractHubBenchmark
-from focus.decoding import Request
 from focus.doctor import Check, attempt
 from focus.errors import DatasetUnavailableError
 from focus.evaluation import request_of
@@ -56,6 +56,7 @@ def main(config: DictConfig, run: Run) -> None:
         note = f"{asked_for.name} is not here: the questions below are those of {benchmark.name}"
     folder = Path(config.results) / f"{vlm.name}-{benchmark.name}"
     folder.mkdir(parents=True, exist_ok=True)
+    asked = partial(request_of, budget=vlm.budget)  # as in an evaluation
     examples = doctor.several_images(benchmark, 2) or [benchmark[0]]
     requests = [asked(benchmark, example) for example in examples]
     checks: list[Check] = []
@@ -108,11 +109,6 @@ def show(console: Console, checks: list[Check], verdict: str, note: str = "") ->
         for line in (*check.lines, *([f"-> {check.advice}"] if check.advice else ())):
             console.print(Padding(Text(line), (0, 0, 0, 6)))
     console.print(f"verdict: {verdict}", markup=False, style="bold")
-
-
-def asked(benchmark: AbstractBenchmark, example: Example) -> Request:
-    """What a strategy is asked, as in an evaluation."""
-    return request_of(benchmark, example)
 
 
 def stated_questions(benchmark: AbstractBenchmark) -> int | None:

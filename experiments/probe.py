@@ -115,7 +115,7 @@ def questions(
     """
     found: list[Question] = []
     for index, example in enumerate(benchmark):
-        request = request_of(benchmark, example)
+        request = request_of(benchmark, example, budget=vlm.budget)
         question = Question.of(vlm, benchmark, index, example, request)
         if question is not None:
             found.append(question)

@@ -12,11 +12,14 @@ by N (1 - alpha), so it samples as at temperature T / (N (1 - alpha)). Greedy de
 from __future__ import annotations
 
 import math
+from typing import Annotated
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from focus.aggregation import AGGREGATIONS, aggregate, at_least_float32, check_shapes
+from focus.checks import Share, check
 from focus.errors import InvalidValueError, UnknownNameError
 
 MAX_ALPHA = 10.0
@@ -25,18 +28,17 @@ MAX_ALPHA = 10.0
 Published values are 0.03 to 0.5 (FOCUS) and 1 (VCD). Ten leaves room for ablations and still
 catches a percentage passed for a fraction.
 """
+ContrastWeight = Annotated[float, Field(ge=0, le=MAX_ALPHA)]
 
 
 def validate_alpha(alpha: object) -> None:
     """Raises `InvalidValueError` unless `alpha` is a number in [0, 10]; 0 switches contrast off."""
-    if isinstance(alpha, bool) or not isinstance(alpha, int | float) or not 0 <= alpha <= MAX_ALPHA:
-        raise InvalidValueError("alpha", alpha, f"a number in [0, {MAX_ALPHA:g}]")
+    check("alpha", alpha, ContrastWeight)
 
 
 def validate_beta(beta: object) -> None:
     """Raises `InvalidValueError` unless `beta` is a number in [0, 1]; 0 switches it off."""
-    if isinstance(beta, bool) or not isinstance(beta, int | float) or not 0 <= beta <= 1:
-        raise InvalidValueError("beta", beta, "a number in [0, 1]")
+    check("beta", beta, Share)
 
 
 def contrast(branches: Tensor, reference: Tensor | None, *, alpha: float) -> Tensor:
@@ -92,14 +94,8 @@ def plausible(aggregated: Tensor, *, beta: float) -> Tensor:
     return aggregated >= math.log(beta) + aggregated.amax(dim=-1, keepdim=True)
 
 
-def validate_pooling(beta: float, aggregation: str) -> None:
-    """Raises unless `combine` accepts these settings.
-
-    Raises:
-        InvalidValueError: If `beta` is out of range.
-        UnknownNameError: If there is no such aggregation.
-    """
-    validate_beta(beta)
+def check_aggregation(aggregation: str) -> None:
+    """Raises `UnknownNameError` if there is no such aggregation."""
     if aggregation not in AGGREGATIONS:
         raise UnknownNameError("aggregation", aggregation, AGGREGATIONS)
 

@@ -27,7 +27,8 @@ from typing import BinaryIO
 import numpy as np
 from PIL import Image, ImageFile, ImageOps
 
-from focus.errors import FocusError, ImageError, InvalidValueError, PromptError
+from focus.checks import Positive, check
+from focus.errors import FocusError, ImageError, PromptError
 
 IMAGE_PLACEHOLDER = "<image>"
 """Marks in a question where an image stands, whatever token the model's family has for it."""
@@ -63,8 +64,7 @@ def load_image(source: ImageSource, *, max_pixels: int = MAX_PIXELS) -> Image.Im
     >>> load_image(np.full((2, 3), 65535, dtype=np.uint16)).getpixel((0, 0))
     (255, 255, 255)
     """
-    if isinstance(max_pixels, bool) or not isinstance(max_pixels, int) or max_pixels < 1:
-        raise InvalidValueError("max_pixels", max_pixels, "an integer >= 1")
+    check("max_pixels", max_pixels, Positive)
     if isinstance(source, np.ndarray):
         label = f"array of shape {source.shape} and type {source.dtype}"
         return _from_array(source, label, max_pixels)

@@ -33,12 +33,14 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 from PIL import Image
+from pydantic import Field
 
-from focus.errors import ImageError, InvalidValueError, UnknownNameError
+from focus.checks import Natural, Share, check, check_fields
+from focus.errors import ImageError, UnknownNameError
 from focus.randomness import generator
 
 IMAGENET_MEAN = np.array([0.485, 0.456, 0.406])
@@ -53,6 +55,9 @@ IMPULSE_AMOUNT = (0.03, 0.06, 0.09, 0.17, 0.27)
 """Share of channel values replaced by black or white at severity 1..5."""
 SPECKLE_STD = (0.15, 0.2, 0.35, 0.45, 0.6)
 """Standard deviation of the multiplicative noise at severity 1..5."""
+
+Severity = Annotated[int, Field(ge=1, le=5)]
+DiffusionStep = Annotated[int, Field(ge=0, lt=DIFFUSION_STEPS)]
 
 NoiseFunction = Callable[[np.ndarray, np.random.Generator, int], np.ndarray]
 """(8-bit pixels [height, width, 3], generator, severity 1..5) -> 8-bit pixels of the same shape."""
@@ -116,8 +121,7 @@ def diffusion_alpha_bar(step: int) -> float:
     Raises:
         InvalidValueError: If `step` is not an integer in 0..999.
     """
-    if isinstance(step, bool) or not isinstance(step, int) or not 0 <= step < DIFFUSION_STEPS:
-        raise InvalidValueError("step", step, f"an integer in 0..{DIFFUSION_STEPS - 1}")
+    check("step", step, DiffusionStep)
     sigmoid = 1.0 / (1.0 + np.exp(-np.linspace(-6.0, 6.0, DIFFUSION_STEPS)))
     betas = sigmoid * (5e-3 - 1e-5) + 1e-5
     return float(np.prod(1.0 - betas[: step + 1]))
@@ -242,19 +246,6 @@ def _check_name(name: object) -> str:
     return name
 
 
-def _check_severity(severity: object) -> int:
-    if isinstance(severity, bool) or not isinstance(severity, int) or not 1 <= severity <= 5:
-        raise InvalidValueError("severity", severity, "an integer in 1..5")
-    return severity
-
-
-def _check_scale(scale: object) -> float:
-    # The comparison is written so that NaN fails it.
-    if isinstance(scale, bool) or not isinstance(scale, int | float) or not 0.0 <= scale <= 1.0:
-        raise InvalidValueError("scale", scale, "a number in [0, 1]")
-    return float(scale)
-
-
 @dataclass(frozen=True)
 class NoiseConfig:
     """Which noise the branches see; the defaults are the published ones, apart from the seed.
@@ -274,19 +265,14 @@ class NoiseConfig:
     """
 
     name: str = "imagenet+uniform"
-    scale: float = 1.0
-    severity: int = 3
-    seed: int = 0
+    scale: Share = 1.0
+    severity: Severity = 3
+    seed: Natural = 0
     drawn_at: Literal["model", "image"] = "model"
 
     def __post_init__(self) -> None:
         _check_name(self.name)
-        _check_scale(self.scale)
-        _check_severity(self.severity)
-        if isinstance(self.seed, bool) or not isinstance(self.seed, int) or self.seed < 0:
-            raise InvalidValueError("seed", self.seed, "an integer >= 0")
-        if self.drawn_at not in ("model", "image"):
-            raise InvalidValueError("drawn_at", self.drawn_at, "'model' or 'image'")
+        check_fields(self)
 
 
 def noise_generator(
@@ -332,7 +318,8 @@ def noise_image(
         ImageError: If `image` is not RGB or has no pixels.
     """
     function = NOISE_TYPES[_check_name(name)].function
-    return Image.fromarray(function(_pixels(image, "image"), rng, _check_severity(severity)))
+    check("severity", severity, Severity)
+    return Image.fromarray(function(_pixels(image, "image"), rng, severity))
 
 
 def blend(image: Image.Image, noise: Image.Image, *, scale: float) -> Image.Image:
@@ -354,7 +341,7 @@ def blend(image: Image.Image, noise: Image.Image, *, scale: float) -> Image.Imag
     >>> blend(grey, Image.new("RGB", (1, 1), (200, 0, 100)), scale=0.25).getpixel((0, 0))
     (125, 75, 100)
     """
-    scale = _check_scale(scale)
+    check("scale", scale, Share)
     clean, noisy = _pixels(image, "image"), _pixels(noise, "noise image")
     if clean.shape != noisy.shape:
         raise ImageError(
@@ -382,7 +369,8 @@ def published_blend(
         scale: Noise scale in [0, 1].
         severity: See `noise_image`.
     """
-    scale, pixels = _check_scale(scale), _pixels(image, "image")
+    check("scale", scale, Share)
+    pixels = _pixels(image, "image")
     if _check_name(name) not in NORMALISED_DRAWS:
         return blend(image, noise_image(name, image, rng, severity=severity), scale=scale)
     drawn = NORMALISED_DRAWS[name](rng, pixels.shape)

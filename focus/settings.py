@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any
+from typing import Annotated, Any
 
+from pydantic import Field
 from transformers import GenerationConfig
 
+from focus.checks import Natural, Positive, check_fields
 from focus.errors import InvalidValueError
 
 _NEUTRAL: dict[str, Any] = {
@@ -67,29 +68,16 @@ class GenerationSettings:
             neutral, see `NEUTRAL`.
     """
 
-    max_new_tokens: int = 64
-    temperature: float = 0.0
-    top_p: float | None = 1.0
-    top_k: int | None = 0
-    num_return_sequences: int = 1
+    max_new_tokens: Positive = 64
+    temperature: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    top_p: Annotated[float, Field(gt=0, le=1)] | None = 1.0
+    top_k: Natural | None = 0
+    num_return_sequences: Positive = 1
     seed: int = 0
     checkpoint_defaults: bool = False
 
     def __post_init__(self) -> None:
-        if not isinstance(self.checkpoint_defaults, bool):
-            accepted = "true or false"
-            raise InvalidValueError("checkpoint_defaults", self.checkpoint_defaults, accepted)
-        for name in ("max_new_tokens", "num_return_sequences"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise InvalidValueError(name, value, "a positive integer")
-        if not (_is_number(self.temperature) and 0 <= self.temperature < math.inf):
-            raise InvalidValueError("temperature", self.temperature, "finite and at least 0")
-        if self.top_p is not None and not (_is_number(self.top_p) and 0 < self.top_p <= 1):
-            raise InvalidValueError("top_p", self.top_p, "in (0, 1], or null")
-        whole = isinstance(self.top_k, int) and not isinstance(self.top_k, bool)
-        if self.top_k is not None and not (whole and self.top_k >= 0):
-            raise InvalidValueError("top_k", self.top_k, "an integer of at least 0, or null")
+        check_fields(self)
         if self.num_return_sequences > 1 and self.temperature == 0:
             accepted = "1 where temperature is 0 (greedy sequences would all be equal)"
             raise InvalidValueError("num_return_sequences", self.num_return_sequences, accepted)
@@ -121,7 +109,3 @@ class GenerationSettings:
         names = [*own, *NEUTRAL, "top_p", "top_k", "eos_token_id", "pad_token_id"]
         values = {name: own.get(name, getattr(checkpoint, name, None)) for name in names}
         return {k: v for k, v in values.items() if v is not None and v != NEUTRAL.get(k)}
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)

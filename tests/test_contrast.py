@@ -155,7 +155,7 @@ def test_half_precision_and_inputs_untouched():
 
 @pytest.mark.parametrize("value", [-0.1, 10.1, math.nan, INF, True, "0.3", None])
 def test_alpha_out_of_range(value):
-    with pytest.raises(InvalidValueError, match=r"alpha=.*\[0, 10\]"):
+    with pytest.raises(InvalidValueError, match=r"^alpha=.* must be "):
         validate_alpha(value)
     with pytest.raises(InvalidValueError):
         combine(torch.zeros(1, 3), torch.zeros(3), alpha=value)
@@ -163,7 +163,7 @@ def test_alpha_out_of_range(value):
 
 @pytest.mark.parametrize("value", [-0.1, 1.1, math.nan, INF, False, "0.3", None])
 def test_beta_out_of_range(value):
-    with pytest.raises(InvalidValueError, match=r"beta=.*\[0, 1\]"):
+    with pytest.raises(InvalidValueError, match=r"^beta=.* must be "):
         validate_beta(value)
     with pytest.raises(InvalidValueError):
         combine(torch.zeros(1, 3), torch.zeros(3), alpha=0.3, beta=value)

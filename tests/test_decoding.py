@@ -93,7 +93,7 @@ class TestFocusSettings:
         assert all(name in str(caught.value) for name in AGGREGATIONS)
         with pytest.raises(UnknownNameError, match="did you mean 'uniform'"):
             Focus(noise=NoiseConfig("unifrom"))
-        with pytest.raises(InvalidValueError, match=", ".join(SHARING_SCOPES)):
+        with pytest.raises(InvalidValueError, match="'branch', 'sample' or 'run'"):
             Focus(sharing="smaple")
 
     def test_misspelt_settings_fail(self):

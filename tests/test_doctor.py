@@ -12,14 +12,14 @@ from test_benchmarks_end_to_end import call
 
 import focus
 from experiments import doctor as command
-from experiments.doctor import asked
+from experiments.evaluation import request_of
 from focus import doctor
 from focus.benchmarks.embedded import IndexedQuestion
 from focus.decoding import Request
 from focus.doctor import Check, attempt, verdict
 from focus.doctor.behaviour import naming
 from focus.models.internvl import InternVL
-from focus.models.tiny import build_tiny
+from focus.models.tiny import TinyModel, build_tiny
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +29,7 @@ def benchmark():
 
 @pytest.fixture(scope="module")
 def requests(benchmark):
-    return [asked(benchmark, example) for example in doctor.several_images(benchmark, 2)]
+    return [request_of(benchmark, example) for example in doctor.several_images(benchmark, 2)]
 
 
 @pytest.mark.parametrize(
@@ -42,7 +42,7 @@ def requests(benchmark):
 )
 def test_kinds_are_told_apart_by_what_their_branches_say(benchmark, name, expected, own):
     vlm = focus.load(f"embedded:internvl-{name}")
-    check = doctor.behaviour(vlm, benchmark, asked, size=20)
+    check = doctor.behaviour(vlm, benchmark, request_of, size=20)
     assert check.data["off_target"]["own"] == pytest.approx(own, abs=0.1)
     assert check.data["on_target"]["right"] > 0.8
     assert check.data["best_branch"] > 0.8
@@ -151,6 +151,32 @@ def test_questions_of_another_benchmark_are_named(tmp_path, monkeypatch):
     assert json.loads((folder / "doctor.json").read_text())["asked_for"] == "muirbench"
     assert "muirbench is not here" in (folder / "doctor.txt").read_text()
     assert counted == [2600]
+
+
+def test_images_are_asked_at_the_size_at_which_an_evaluation_asks_them(tmp_path, monkeypatch):
+    """The published budget squares those of some benchmarks."""
+    sizes, load = [], TinyModel.load
+
+    def behaviour(vlm, benchmark, asked, **kw):
+        sizes.extend(image.size for image in asked(benchmark, benchmark[0]).images)
+        return Check("behaviour", "ok", ())
+
+    def first(vlm, requests, *args, **kw):
+        one = requests if isinstance(requests, Request) else requests[0]
+        sizes.extend(image.size for image in one.images)
+        return Check("cheap", "ok", ())
+
+    monkeypatch.setattr(doctor, "behaviour", behaviour)
+    for name in ("prompt_check", "shared_is_naive", "plain_is_generate", "cost"):
+        monkeypatch.setattr(doctor, name, first)
+    monkeypatch.setattr(IndexedQuestion, "published_size", (48, 48))
+    for budget, size in (("published", (48, 48)), ("checkpoint", (32, 32))):
+        loaded = replace(load(TinyModel("internvl")), budget=budget)
+        monkeypatch.setattr(TinyModel, "load", lambda self, loaded=loaded: loaded)
+        sizes.clear()
+        settings = ("model=tiny_internvl", "size=1", f"results={tmp_path}/{budget}")
+        call(command.main, *settings, folder=tmp_path)
+        assert sizes == [size] * 10
 
 
 def test_without_labels_the_verdict_is_open():

@@ -16,12 +16,13 @@ from dataclasses import replace
 
 import pytest
 import torch
-from conftest import PARTS
+from conftest import ARCHITECTURES, PARTS
 
 from focus.decoding import Focus, GenerationSettings, Plain
 from focus.decoding.shown import render
 from focus.errors import InvalidValueError
 from focus.models import Checkpoint, ImageBudget
+from focus.models.tiny import BUILDERS
 from focus.noise import NoiseConfig
 from focus.prompts import build_prompt
 
@@ -279,3 +280,7 @@ def test_in_bfloat16_shared_and_naive_rows_are_equally_far_from_the_exact_logits
     shared, naive = ((logits(half, p) - true).square().mean().sqrt() for p in ("shared", "naive"))
     assert naive > 100 * BOUND / 10  # control: there is rounding to speak of
     assert 0.8 < shared / naive < 1.25
+
+
+def test_every_architecture_is_tested():
+    assert set(ARCHITECTURES) == set(BUILDERS)

@@ -27,7 +27,7 @@ from experiments.ablation_cells import RowStore
 from experiments.ablation_models import Model
 from experiments.ablation_questions import Questions
 from experiments.config import CONF
-from experiments.doctor import asked
+from experiments.evaluation import request_of
 from focus import doctor
 from focus.benchmarks.embedded import IndexedQuestion
 from focus.doctor.behaviour import naming
@@ -237,7 +237,7 @@ def test_tables_are_computed_once_and_hold_what_the_rows_say(tmp_path):
     assert (table["architecture"].iloc[0], table["kind"].iloc[0]) == ("internvl", "guessing")
     # What the doctor makes of its own rows of the same question.
     example = IndexedQuestion(split="dev", size=6, num_images=3)[2]
-    vlm, request = focus.load(f"embedded:{name}"), asked(IndexedQuestion(), example)
+    vlm, request = focus.load(f"embedded:{name}"), request_of(IndexedQuestion(), example)
     settings = focus.GenerationSettings(max_new_tokens=1)
     plain, rows = (
         strategy.decode(vlm, request, settings, keep_logits="first").branch_logits[0][:, 0]
@@ -273,7 +273,7 @@ class Unlabelled(IndexedQuestion):
 def test_the_doctor_forecasts_without_labels():
     vlm = focus.load("embedded:internvl-abstaining-seed1")
     told, untold = (
-        doctor.behaviour(vlm, benchmark, asked, size=8)
+        doctor.behaviour(vlm, benchmark, request_of, size=8)
         for benchmark in (IndexedQuestion(size=40), Unlabelled(size=40))
     )
     assert untold.data["forecast"] == told.data["forecast"]

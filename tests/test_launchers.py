@@ -83,7 +83,9 @@ def swept(folder: Path, launcher: str, *settings: str) -> tuple[bytes, str]:
     return without_times(records_of(folder / "results")), done.stdout
 
 
-def test_jobs_in_two_processes_merge_to_what_one_would_have_written(tmp_path, alone):
+def test_jobs_in_two_processes_merge_to_what_one_would_have_written(tmp_path, alone, monkeypatch):
+    # Forked from this one, where everything is imported; those of SLURM, below, import it.
+    monkeypatch.setattr("joblib.externals.loky.backend.context._DEFAULT_START_METHOD", "fork")
     records, printed = swept(tmp_path, "processes")
     assert records == alone
     assert "n_jobs=2" in printed

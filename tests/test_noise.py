@@ -155,7 +155,7 @@ def test_diffusion_by_hand():
 
 @pytest.mark.parametrize("step", [-1, 1000, True, 2.0])
 def test_diffusion_step_outside_the_schedule(step):
-    with pytest.raises(InvalidValueError, match=r"0\.\.999"):
+    with pytest.raises(InvalidValueError, match=r"^step=.* must be "):
         diffusion_alpha_bar(step)
 
 

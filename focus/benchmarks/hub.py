@@ -15,6 +15,7 @@ from PIL import Image, ImageOps
 
 from focus.benchmarks.base import AbstractBenchmark, Example
 from focus.benchmarks.source import DataSource, Rows, load_rows
+from focus.checks import NotEmpty, Positive, check_fields
 from focus.errors import DatasetSchemaError, ImageError, InvalidValueError
 from focus.images import load_image
 from focus.randomness import key_to_seed
@@ -73,10 +74,10 @@ class AbstractHubBenchmark(AbstractBenchmark):
     split: str = "test"
     part: str = "test"
     protocol: str = "strict"
-    path: str | Path | None = None
+    path: NotEmpty | Path | None = None
     offline: bool = False
-    revision: str | None = None
-    max_items: int | None = None
+    revision: NotEmpty | None = None
+    max_items: Positive | None = None
     order: int = 0
 
     name: ClassVar[str]
@@ -91,16 +92,7 @@ class AbstractHubBenchmark(AbstractBenchmark):
         _one_of("split", self.split, self.source.splits)
         _one_of("part", self.part, PARTS)
         _one_of("protocol", self.protocol, tuple(self.parsers()))
-        for name in ("path", "revision"):
-            value = getattr(self, name)
-            if value is not None and not (isinstance(value, str | Path) and str(value)):
-                raise InvalidValueError(name, value, "a non-empty string, or null")
-        if not isinstance(self.offline, bool):
-            raise InvalidValueError("offline", self.offline, "true or false")
-        count = self.max_items
-        whole = isinstance(count, int) and not isinstance(count, bool)
-        if count is not None and not (whole and count >= 1):
-            raise InvalidValueError("max_items", count, "a positive integer, or null")
+        check_fields(self)
         if isinstance(self.order, bool) or self.order not in range(self.orders):
             raise InvalidValueError("order", self.order, f"an integer from 0 to {self.orders - 1}")
 

@@ -9,7 +9,8 @@ from types import ModuleType
 
 from PIL import Image
 
-from focus.errors import DatasetUnavailableError, ImageError, InvalidValueError
+from focus.checks import Positive, check
+from focus.errors import DatasetUnavailableError, ImageError
 from focus.parsing.optional import optional_module
 
 FrameIndices = Callable[[int, int], list[int]]
@@ -51,8 +52,7 @@ def sample_frames(
         ImageError: it holds no frame that can be decoded.
         MissingExtraError: PyAV is not installed.
     """
-    if isinstance(wanted, bool) or not isinstance(wanted, int) or wanted < 1:
-        raise InvalidValueError("num_frames", wanted, "a positive integer")
+    check("num_frames", wanted, Positive)
     path = os.fspath(path)
     if not os.path.isfile(path):
         raise DatasetUnavailableError(f"there is no video {path!r}")

@@ -38,6 +38,7 @@ from focus.benchmarks.pairs import score_official, score_strict
 from focus.benchmarks.prompting import rotation
 from focus.benchmarks.source import DataSource
 from focus.benchmarks.video import evenly_from_start, first_to_last, sample_frames
+from focus.checks import Positive
 from focus.errors import DatasetUnavailableError, InvalidValueError
 from focus.images import IMAGE_PLACEHOLDER
 from focus.scoring import Scorer
@@ -69,7 +70,7 @@ class Vinoground(AbstractHubBenchmark):
     """
 
     videos: str | None = None
-    num_frames: int = 8
+    num_frames: Positive = 8
     units: str = "clip"
 
     name: ClassVar[str] = "vinoground"
@@ -90,9 +91,6 @@ class Vinoground(AbstractHubBenchmark):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        whole = isinstance(self.num_frames, int) and not isinstance(self.num_frames, bool)
-        if not (whole and self.num_frames >= 1):
-            raise InvalidValueError("num_frames", self.num_frames, "a positive integer")
         if self.units not in UNITS:
             raise InvalidValueError("units", self.units, "clip or frame")
 

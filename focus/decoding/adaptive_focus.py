@@ -28,10 +28,12 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Literal, cast, final
+from typing import Annotated, Any, ClassVar, Literal, cast, final
 
+from pydantic import Field
 from torch import Tensor
 
+from focus.checks import Share, check_fields
 from focus.composed import Flow
 from focus.decoding.base import AbstractDecoding, Decoded, GenerationSettings, Request
 from focus.decoding.branching import BranchSettings
@@ -66,27 +68,20 @@ class AdaptiveFocus(BranchSettings, AbstractDecoding):
             `focus.decoding.branching.BranchSettings`.
     """
 
-    threshold: float = 0.5
+    threshold: Annotated[float, Field(ge=0)] = 0.5
     margin: Margin = "probability"
     routed: bool = False
     flow: Flow = "row"
-    beta: float = 0.0
+    beta: Share = 0.0
     aggregation: str = "sum"
 
     name: ClassVar[str] = "adaptive_focus"
 
     def __post_init__(self) -> None:
-        if self.margin not in ("probability", "logit"):
-            raise InvalidValueError("margin", self.margin, "'probability' or 'logit'")
-        number = isinstance(self.threshold, int | float) and not isinstance(self.threshold, bool)
-        largest = 1 if self.margin == "probability" else math.inf
-        if not (number and (0 <= self.threshold <= largest or self.threshold == math.inf)):
-            accepted = "a number in [0, 1], or infinity, where margin='probability'"
-            if self.margin == "logit":
-                accepted = "a number of at least 0, infinity included"
+        check_fields(self)
+        if self.margin == "probability" and 1 < self.threshold < math.inf:
+            accepted = "in [0, 1], or infinity, where margin='probability'"
             raise InvalidValueError("threshold", self.threshold, accepted)
-        if not isinstance(self.routed, bool):
-            raise InvalidValueError("routed", self.routed, "true or false")
         _ = self.focus  # refuses bad settings of the branches now, not at the first unsure answer
         for name, off in (("beta", 0), ("aggregation", "sum")):
             if self.routed and getattr(self, name) != off:

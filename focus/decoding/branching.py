@@ -9,18 +9,16 @@ from typing import Any, Literal
 from torch import Tensor
 
 from focus.branches import (
-    SHARING_SCOPES,
     BranchPlan,
     SharingScope,
     clean_plan,
     focus_plan,
     target_units,
 )
-from focus.contrast import validate_alpha
+from focus.checks import Positive, check_fields
+from focus.contrast import ContrastWeight
 from focus.decoding.base import Request, Targets
 from focus.decoding.rows import AbstractPassDecoding, Pass
-from focus.errors import InvalidValueError
-from focus.generate import check_encode_batch
 from focus.models.loading import VisionLanguageModel
 from focus.noise import NoiseConfig
 
@@ -49,28 +47,16 @@ class BranchSettings:
         InvalidValueError: a value that is not accepted.
     """
 
-    alpha: float = 0.3
+    alpha: ContrastWeight = 0.3
     noise: NoiseConfig = field(default_factory=NoiseConfig)
     sharing: SharingScope = "sample"
     single_image: Literal["plain", "contrast", "published"] = "plain"
     targets: Literal["all", "named"] = "all"
     prefill: Literal["shared", "naive"] = "shared"
-    encode_batch: int = 8
+    encode_batch: Positive = 8
 
     def __post_init__(self) -> None:
-        validate_alpha(self.alpha)
-        if self.sharing not in SHARING_SCOPES:
-            raise InvalidValueError("sharing", self.sharing, f"one of {', '.join(SHARING_SCOPES)}")
-        if self.single_image not in ("plain", "contrast", "published"):
-            accepted = "'plain', 'contrast' or 'published'"
-            raise InvalidValueError("single_image", self.single_image, accepted)
-        if self.targets not in ("all", "named"):
-            raise InvalidValueError("targets", self.targets, "'all' or 'named'")
-        if self.prefill not in ("shared", "naive"):
-            raise InvalidValueError("prefill", self.prefill, "'shared' or 'naive'")
-        if not isinstance(self.noise, NoiseConfig):
-            raise InvalidValueError("noise", self.noise, "a NoiseConfig")
-        check_encode_batch(self.encode_batch)
+        check_fields(self)
 
     @property
     def branch_settings(self) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, cast, final
 
+from focus.checks import Natural, check
 from focus.decoding.base import AbstractDecoding, Decoded, GenerationSettings, Request
 from focus.decoding.plain import Plain
 from focus.decoding.reuse import remembering
@@ -62,10 +63,7 @@ class CaptionThenAnswer(AbstractDecoding):
     name: ClassVar[str] = "caption_then_answer"
 
     def __post_init__(self) -> None:
-        limit = self.max_caption_tokens
-        if isinstance(limit, bool) or not isinstance(limit, int) or limit < 0:
-            accepted = "an integer of at least 0 (0 for no captions)"
-            raise InvalidValueError("max_caption_tokens", limit, accepted)
+        check("max_caption_tokens", self.max_caption_tokens, Natural)
         fields = _fields("template", self.template, FIELDS)
         if self.template and ("caption" not in fields or IMAGE_PLACEHOLDER in self.template):
             accepted = f"text with {{caption}} and without {IMAGE_PLACEHOLDER}, or empty"

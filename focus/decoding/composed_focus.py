@@ -25,7 +25,8 @@ from typing import ClassVar, Literal, final
 from torch import Tensor
 
 from focus.branches import BranchPlan, with_plain_row
-from focus.contrast import combine, validate_pooling
+from focus.checks import Share
+from focus.contrast import check_aggregation, combine
 from focus.decoding.base import Request
 from focus.decoding.branching import AbstractBranching
 from focus.decoding.rows import Pass
@@ -57,17 +58,14 @@ class ComposedFocus(AbstractBranching):
 
     flow: Literal["kept", "isolated"] = "kept"
     routed: bool = False
-    beta: float = 0.0
+    beta: Share = 0.0
     aggregation: str = "sum"
 
     name: ClassVar[str] = "composed_focus"
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        validate_pooling(self.beta, self.aggregation)
-        if self.flow not in ("kept", "isolated"):
-            accepted = "'kept' or 'isolated'; with a flow of its own in every row it is focus"
-            raise InvalidValueError("flow", self.flow, accepted)
+        check_aggregation(self.aggregation)
         if self.sharing == "branch":
             accepted = "'sample' or 'run': rows that share nothing cannot be composed"
             raise InvalidValueError("sharing", self.sharing, accepted)

@@ -16,16 +16,17 @@ closes it (LLaVA-OneVision, which has no such tokens). Qwen3-VL is not in the pa
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
-from typing import Any, ClassVar, final
+from typing import Annotated, Any, ClassVar, final
 
+from pydantic import Field
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from focus.checks import check_fields
 from focus.decoding.base import Request
 from focus.decoding.interventions import AbstractIntervention, clean_prompt
-from focus.errors import InvalidValueError, PromptError
+from focus.errors import PromptError
 from focus.hooks import Layers, checked_layers, chosen_layers, delimiter_positions
 from focus.models.loading import VisionLanguageModel
 
@@ -46,16 +47,14 @@ class DelimiterScaling(AbstractIntervention):
             Indices that the model does not have are left out.
     """
 
-    factor: float = 8.0
+    factor: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 8.0
     layers: Layers = (0, 1, 2, 3)
 
     name: ClassVar[str] = "delimiter_scaling"
 
     def __post_init__(self) -> None:
-        number = isinstance(self.factor, int | float) and not isinstance(self.factor, bool)
-        if not (number and 0 < self.factor < math.inf):
-            raise InvalidValueError("factor", self.factor, "finite and above 0")
         object.__setattr__(self, "layers", checked_layers(self.layers))
+        check_fields(self)
 
     @property
     def active(self) -> bool:

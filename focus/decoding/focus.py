@@ -18,7 +18,8 @@ from typing import ClassVar, final
 
 from torch import Tensor
 
-from focus.contrast import combine, validate_pooling
+from focus.checks import Share
+from focus.contrast import check_aggregation, combine
 from focus.decoding.base import GenerationSettings
 from focus.decoding.branching import AbstractBranching
 from focus.noise import NoiseConfig
@@ -44,14 +45,14 @@ class Focus(AbstractBranching):
         UnknownNameError: there is no such aggregation.
     """
 
-    beta: float = 0.0
+    beta: Share = 0.0
     aggregation: str = "sum"
 
     name: ClassVar[str] = "focus"
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        validate_pooling(self.beta, self.aggregation)
+        check_aggregation(self.aggregation)
 
     @classmethod
     def official(cls, alpha: float = 0.1) -> Focus:

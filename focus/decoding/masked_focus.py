@@ -23,12 +23,11 @@ from typing import ClassVar, Literal, final
 from torch import Tensor
 
 from focus.branches import clean_plan, hidden_plan
-from focus.contrast import combine, validate_alpha, validate_pooling
+from focus.checks import Positive, Share, check_fields
+from focus.contrast import ContrastWeight, check_aggregation, combine
 from focus.decoding.base import Request
 from focus.decoding.branching import chosen_targets, means_plain
 from focus.decoding.rows import AbstractPassDecoding, Pass
-from focus.errors import InvalidValueError
-from focus.generate import check_encode_batch
 from focus.hooks import Layers, checked_layers, chosen_layers
 from focus.models.loading import VisionLanguageModel
 
@@ -54,29 +53,21 @@ class MaskedFocus(AbstractPassDecoding):
         UnsupportedGenerationError: when decoding, an attention implementation that takes no mask.
     """
 
-    alpha: float = 0.3
+    alpha: ContrastWeight = 0.3
     flow: Literal["kept", "isolated"] = "kept"
     layers: Layers = "all"
     single_image: Literal["plain", "contrast"] = "plain"
     targets: Literal["all", "named"] = "all"
-    beta: float = 0.0
+    beta: Share = 0.0
     aggregation: str = "sum"
-    encode_batch: int = 8
+    encode_batch: Positive = 8
 
     name: ClassVar[str] = "masked_focus"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "layers", checked_layers(self.layers))
-        validate_alpha(self.alpha)
-        validate_pooling(self.beta, self.aggregation)
-        check_encode_batch(self.encode_batch)
-        for name, accepted in (
-            ("flow", ("kept", "isolated")),
-            ("single_image", ("plain", "contrast")),
-            ("targets", ("all", "named")),
-        ):
-            if getattr(self, name) not in accepted:
-                raise InvalidValueError(name, getattr(self, name), " or ".join(map(repr, accepted)))
+        check_fields(self)
+        check_aggregation(self.aggregation)
 
     def one_pass(self, vlm: VisionLanguageModel, request: Request) -> Pass:
         targets = chosen_targets(request, self.targets)

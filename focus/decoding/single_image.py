@@ -29,6 +29,7 @@ from dataclasses import dataclass, field, replace
 from typing import ClassVar, Literal, final
 
 from focus.branches import BranchPlan, Unit, clean_plan, focus_plan, target_units
+from focus.checks import check_fields
 from focus.decoding.base import Request
 from focus.decoding.rows import AbstractPassDecoding, Pass, only_row
 from focus.errors import InvalidValueError
@@ -57,10 +58,7 @@ class SingleImage(AbstractPassDecoding):
     uses_targets: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        if self.others not in ("removed", "noise"):
-            raise InvalidValueError("others", self.others, "'removed' or 'noise'")
-        if not isinstance(self.noise, NoiseConfig):
-            raise InvalidValueError("noise", self.noise, "a NoiseConfig")
+        check_fields(self)
 
     def one_pass(self, vlm: VisionLanguageModel, request: Request) -> Pass:
         """The row for one request.

@@ -25,9 +25,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from focus.checks import Positive, Share, check_fields
 from focus.decoding.base import Request
 from focus.decoding.interventions import AbstractIntervention, clean_prompt
-from focus.errors import InvalidValueError
 from focus.hooks import chosen_attentions, different_images, explicit_mask
 from focus.models.loading import VisionLanguageModel
 
@@ -49,17 +49,13 @@ class Sofa(AbstractIntervention):
         every: distance of the layers it acts in, starting with the first: 2 is published.
     """
 
-    s: float = 0.5
-    every: int = 2
+    s: Share = 0.5
+    every: Positive = 2
 
     name: ClassVar[str] = "sofa"
 
     def __post_init__(self) -> None:
-        number = isinstance(self.s, int | float) and not isinstance(self.s, bool)
-        if not (number and 0 <= self.s <= 1):
-            raise InvalidValueError("s", self.s, "a number in [0, 1]")
-        if type(self.every) is not int or self.every < 1:
-            raise InvalidValueError("every", self.every, "a positive integer")
+        check_fields(self)
 
     @property
     def active(self) -> bool:

@@ -27,13 +27,19 @@ from PIL import Image
 from torch import Tensor
 
 from focus.branches import BranchPlan, Content, clean_plan
-from focus.contrast import plausible, validate_alpha, validate_beta
+from focus.checks import Natural, Share, check_fields
+from focus.contrast import ContrastWeight, plausible
 from focus.decoding.base import Request
 from focus.decoding.rows import AbstractPassDecoding, Pass
 from focus.decoding.shown import ShownImages
-from focus.errors import InvalidValueError
 from focus.models.loading import VisionLanguageModel
-from focus.noise import IMAGENET_MEAN, IMAGENET_STD, diffusion_alpha_bar, noise_generator
+from focus.noise import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    DiffusionStep,
+    diffusion_alpha_bar,
+    noise_generator,
+)
 
 
 @final
@@ -52,19 +58,15 @@ class Vcd(AbstractPassDecoding):
         seed: first part of the key of every noise draw.
     """
 
-    alpha: float = 1.0
-    beta: float = 0.1
-    step: int = 500
-    seed: int = 0
+    alpha: ContrastWeight = 1.0
+    beta: Share = 0.1
+    step: DiffusionStep = 500
+    seed: Natural = 0
 
     name: ClassVar[str] = "vcd"
 
     def __post_init__(self) -> None:
-        validate_alpha(self.alpha)
-        validate_beta(self.beta)
-        diffusion_alpha_bar(self.step)  # raises for a step outside the schedule
-        if type(self.seed) is not int or self.seed < 0:
-            raise InvalidValueError("seed", self.seed, "an integer >= 0")
+        check_fields(self)
 
     def plan(self, num_images: int) -> BranchPlan:
         """The diffused row (the reference) and the clean row.

@@ -20,7 +20,8 @@ from PIL import Image
 from torch import Tensor, nn
 from transformers import PreTrainedModel, ProcessorMixin
 
-from focus.errors import InvalidValueError, PromptError
+from focus.checks import Positive, check_fields
+from focus.errors import PromptError
 
 
 @dataclass(frozen=True)
@@ -81,19 +82,16 @@ class ImageBudget:
         max_tiles: largest number of tiles an image is cut into, 1 for no tiling (InternVL).
     """
 
-    min_pixels: int | None = None
-    max_pixels: int | None = None
-    max_tiles: int | None = None
+    min_pixels: Positive | None = None
+    max_pixels: Positive | None = None
+    max_tiles: Positive | None = None
 
     def __str__(self) -> str:
         """The numbers that are set, such as ``max_pixels=262144``."""
         return ", ".join(f"{k}={v}" for k, v in vars(self).items() if v is not None) or "checkpoint"
 
     def __post_init__(self) -> None:
-        for name, value in vars(self).items():
-            whole = isinstance(value, int) and not isinstance(value, bool)
-            if value is not None and not (whole and value >= 1):
-                raise InvalidValueError(name, value, "a positive integer, or left out")
+        check_fields(self)
 
 
 def input_device(model: PreTrainedModel) -> torch.device:
