@@ -27,12 +27,12 @@ from experiments.ablation_cells import RowStore
 from experiments.ablation_models import Model
 from experiments.ablation_questions import Questions
 from experiments.config import CONF
-from experiments.evaluation import request_of
 from focus import doctor
 from focus.benchmarks.embedded import IndexedQuestion
 from focus.doctor.behaviour import naming
 from focus.doctor.forecasting import question_statistics
 from focus.errors import InvalidValueError, UnknownNameError
+from focus.evaluation import request_of
 from focus.forecast import FITTED, ROW_STATISTICS, Forecast, row_statistics, rule_statistics
 from focus.marks import CANDIDATES
 from focus.models.loading import embedded_path
