@@ -4,7 +4,7 @@
 #
 #   PYTHON=python3.12   interpreter to build the environment with
 #   UV=                 use pip even where uv is installed
-#   ARGS="..."          further arguments for demo, test, train-zoo, ladder, doctor, probe, leakage, evaluate, rescore, viewer, main-table, ablations, report, forecast, bench
+#   ARGS="..."          further arguments for demo, test, train-zoo, ladder, doctor, probe, leakage, origin, evaluate, rescore, viewer, main-table, ablations, report, forecast, bench
 #   MODELS=all          demo of every embedded model, not only of the three kinds of one architecture
 #   QUICK=1             demo, probes and ablations on a few questions only
 #   RUN=1               main-table runs what is missing first (ARGS="model=internvl3_2b": a part)
@@ -23,7 +23,7 @@ ABLATIONS := $(patsubst conf/experiment/ablation_%.yaml,ablation-%,$(wildcard co
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help env demo test test-slow test-vllm lint format typecheck notebooks train-zoo ladder doctor probe leakage evaluate rescore viewer main-table ablations forecast report bench lock clean
+.PHONY: help env demo test test-slow test-vllm lint format typecheck notebooks train-zoo ladder doctor probe leakage origin evaluate rescore viewer main-table ablations forecast report bench lock clean
 .PHONY: $(ABLATIONS)
 
 help: ## List the targets
@@ -56,7 +56,7 @@ typecheck: $(COMPLETE) ## Check types of focus, analysis and experiments
 	$(VENV_PYTHON) -m mypy
 
 notebooks: $(COMPLETE) ## Execute the notebooks and renew their outputs
-	$(VENV_PYTHON) -m pytest --nbmake --overwrite notebooks
+	$(VENV_PYTHON) -m experiments.report 'parts=[notebooks]'
 
 train-zoo: $(COMPLETE) ## Train an embedded model again (ARGS="zoo=answering"), about an hour
 	$(VENV_PYTHON) -m experiments.train_zoo $(ARGS)
@@ -72,6 +72,9 @@ probe: $(INSTALLED) ## Look inside models (ARGS="probe=patching model=..."; QUIC
 
 leakage: $(INSTALLED) ## Every probe of the three kinds of embedded models (QUICK=1: a few questions)
 	$(VENV_PYTHON) -m experiments.probe probe=all $(if $(QUICK),limit=12 results=results/probes-quick) $(ARGS)
+
+origin: $(INSTALLED) ## Where leakage begins, of models kept by train-zoo ARGS="snapshots=outputs/zoo/snapshots" (QUICK=1: a few questions)
+	$(VENV_PYTHON) -m experiments.probe --multirun probe=origin 'snapshots=outputs/zoo/snapshots/*' benchmark.split=dev benchmark.world=scenes,digits $(if $(QUICK),limit=12 results=results/probes-quick,limit=120 into=docs/probes/origin.csv) $(ARGS)
 
 evaluate: $(INSTALLED) ## Evaluate (ARGS="model=qwen2_5_vl_7b decoding=focus decoding.alpha=0.3")
 	$(VENV_PYTHON) -m experiments.evaluate $(ARGS)
@@ -95,7 +98,7 @@ $(ABLATIONS): ablation-%: $(INSTALLED)
 forecast: $(INSTALLED) ## Can the gain be told without labels? What the doctor forecasts with (docs/forecast), resumable
 	$(VENV_PYTHON) -m experiments.forecast $(ARGS)
 
-report: $(INSTALLED) ## Renew every table, page and figure from committed records (DETAILS=1: every cell too, in results/report)
+report: $(COMPLETE) ## Renew every table, page, figure (PDF: figures/) and notebook from committed records (DETAILS=1: every cell too, in results/report)
 	$(VENV_PYTHON) -m experiments.report $(if $(DETAILS),details=results/report) $(ARGS)
 
 bench: $(INSTALLED) ## What FOCUS costs, as ratios to plain decoding and to the published scheme

@@ -11,21 +11,22 @@ from experiments.config import check_command_line
 
 check_command_line("probe", __name__)  # before the seconds that the other imports take
 
+import glob
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import matplotlib as mpl
 import pandas as pd
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.progress import Progress
 from transformers.utils.logging import disable_progress_bar
 
 from analysis.figures import save_figure
 from analysis.probes import VIEWS
-from experiments.config import build, check_positive, entry_point, plain
+from experiments.config import CONF, build, check_positive, entry_point, plain
 from experiments.demo import model_configs
 from experiments.evaluation import make_console, progress_bars, set_threads
 from experiments.logging import Run, reported, samples
@@ -37,6 +38,9 @@ from focus.models import VisionLanguageModel
 from focus.probes import PLANTED, AbstractProbe, Question, facts
 from focus.reading import Reader
 from focus.records import Record, RecordFile, digest, identity
+
+#: Columns of tables that tell what was asked.
+LABELS = ("benchmark", "num_images", "model", "step")
 
 
 @entry_point("probe")
@@ -50,8 +54,7 @@ def main(config: DictConfig, run: Run) -> None:
     if config.planted not in PLANTED:
         raise UnknownNameError("planted fault", config.planted, PLANTED)
     console = make_console()
-    one = config.get("model")
-    models = {one.get("name", "model"): one} if one else model_configs(config.models)
+    models = chosen_models(config)
     benchmark: AbstractBenchmark = build(config.benchmark)
     probes = {probe.name: (probe, node) for probe, node in chosen_probes(config.probe)}
     vlms = [build(node).load() for node in models.values()]
@@ -68,11 +71,14 @@ def main(config: DictConfig, run: Run) -> None:
         determining = {
             "probe": {"name": name, **plain(node)},
             "benchmark": plain(config.benchmark),
-            "models": {key: plain(model) for key, model in models.items()},
+            # More of a training may be asked of later, and go on with the same records.
+            "models": {"kept in": str(Path(config.snapshots).parent)}
+            if config.snapshots
+            else {key: plain(model) for key, model in models.items()},
             "planted": config.planted,
             "limit": config.limit if probe.borrows else None,
         }
-        folder = folder_of(config, benchmark, [vlm.name for vlm in vlms], determining)
+        folder = folder_of(config, benchmark, list(models), determining)
         with RecordFile(folder, determining) as file, progress_bars(console, run) as progress:
             for vlm in vlms:
                 reader = Reader(vlm, batch=config.batch, around=PLANTED[config.planted])
@@ -81,6 +87,8 @@ def main(config: DictConfig, run: Run) -> None:
             records = [r for r in file.records if (r["model"], r["id"]) in wanted]
             file.finish({"seconds": round(time.perf_counter() - started, 1), **peak_memory()})
         run.table(name, show(console, name, records, folder))
+        if config.into:
+            put_into(Path(config.into), folder / "table.csv")
         run.figures({name: folder / "figure.png"})
         run.records(folder)
     run.table("samples", samples([question.example for question in asked[vlms[0].name][:8]]))
@@ -92,6 +100,38 @@ def chosen_probes(node: DictConfig) -> list[tuple[AbstractProbe, DictConfig]]:
     return [(build(each), each) for each in nodes]
 
 
+def chosen_models(config: DictConfig) -> dict[str, DictConfig]:
+    """Configurations of those kept along a training, of one model, or of several, by name.
+
+    Raises:
+        InvalidValueError: no kept model is there.
+    """
+    if config.snapshots:
+        return kept_models(config.snapshots)
+    one = config.get("model")
+    return {one.get("name", "model"): one} if one else model_configs(config.models)
+
+
+def kept_models(pattern: str) -> dict[str, DictConfig]:
+    """Those that ``train_zoo snapshots=<folder>`` keeps: run by run, in the order of their steps.
+
+    Raises:
+        InvalidValueError: there are none.
+    """
+    # What is written last shows that a folder is complete.
+    found = sorted(Path(path).parent for path in glob.glob(f"{pattern}/processor_config.json"))
+    if not found:
+        accepted = "folders of models, such as outputs/zoo/snapshots/*"
+        raise InvalidValueError("snapshots", pattern, accepted)
+    stored = OmegaConf.load(CONF / "model" / "internvl_guessing.yaml")  # loaded as that one is
+    return {
+        path.name: cast(
+            DictConfig, OmegaConf.merge(stored, {"name": path.name, "source": str(path)})
+        )
+        for path in found
+    }
+
+
 def folder_of(
     config: DictConfig,
     benchmark: AbstractBenchmark,
@@ -100,6 +140,7 @@ def folder_of(
 ) -> Path:
     """Where a probe of these models goes: a folder of its own for all settings that matter."""
     named = models[0] if len(models) == 1 else f"{len(models)}-models"
+    named = "kept" if config.snapshots else named
     planted = "" if config.planted == "none" else f"-planted-{config.planted}"
     name = f"{determining['probe']['name']}-{benchmark.name}-{named}{planted}"
     return Path(config.results) / f"{name}-{digest(identity(determining))[:6]}"
@@ -168,12 +209,22 @@ def show(console: Console, name: str, records: Sequence[Record], folder: Path) -
         found = view.table(records, folder)
     found.to_csv(folder / "table.csv", index=False, float_format="%.5g")
     figure = view.figure(found)
-    figure.savefig(folder / "figure.pdf", bbox_inches="tight")
-    save_figure(figure, folder / "figure.png")
+    save_figure(figure, folder / "figure.png", folder / "figure.pdf")
     console.print(f"[bold]{name}[/bold], {len(records)} records")
     console.print(printed(view.headline(found)), markup=False, highlight=False, soft_wrap=True)
     console.print(f"table.csv, figure.png and figure.pdf: {folder}", soft_wrap=True)
     return found
+
+
+def put_into(path: Path, table: Path) -> None:
+    """Lines of a table into a CSV file, in place of those of the same models and questions."""
+    new = pd.read_csv(table, dtype=str, keep_default_na=False)
+    known = pd.read_csv(path, dtype=str, keep_default_na=False) if path.exists() else new[:0]
+    old, renewed = (
+        pd.MultiIndex.from_frame(lines[[name for name in LABELS if name in new]])
+        for lines in (known, new)
+    )
+    pd.concat([known[~old.isin(renewed)], new]).to_csv(path, index=False)
 
 
 def printed(table: pd.DataFrame) -> Any:

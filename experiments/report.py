@@ -1,10 +1,11 @@
-"""Renews every table, page and figure of the documentation from committed records; runs no model.
+"""Renews every table, page, figure and notebook of the documentation from committed records.
 
     python -m experiments.report                       (make report)
     python -m experiments.report 'parts=[tables,zoo]'
     python -m experiments.report details=results/report       (make report DETAILS=1)
 
-What pages show goes to ``docs``; every cell, condition, model and run to the folder for details.
+What pages show goes to ``docs``, the same figures and those of notebooks as PDF to ``figures``, and
+every cell, condition, model and run to the folder for details. Notebooks are executed last in line.
 On what is committed it changes nothing, which tests check.
 """
 
@@ -16,7 +17,7 @@ check_command_line("report", __name__)  # before the seconds that the other impo
 
 import functools
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any, TypeVar
@@ -33,6 +34,7 @@ from analysis.figures import bench_figure, save_figure
 from analysis.findings import headline_table
 from analysis.forecast import read_cells
 from analysis.kinds import card_kinds, model_kinds, names_of, ordered
+from analysis.probes.origin_page import Stages, origin_markdown
 from analysis.probes.pages import (
     account_markdown,
     behaviour_markdown,
@@ -51,10 +53,12 @@ from analysis.tables import (
 )
 from analysis.zoo import ladder_frame, models_frame, read_ladder, read_models
 from analysis.zoo_figures import abstention_figure, by_number_figure, ladder_figure
+from analysis.zoo_ladder import ladder_points
 from analysis.zoo_page import zoo_page
 from analysis.zoo_tables import details as zoo_details
 from experiments.config import CONF, check_positive, entry_point
 from experiments.evaluation import make_console, progress_bars
+from experiments.notebooks import notebooks_of, renew_notebook
 from focus.errors import UnknownNameError
 from focus.records import Record, read_records
 from focus.zoo.card import RECORD, card, record_folders
@@ -62,8 +66,9 @@ from focus.zoo.card import RECORD, card, record_folders
 T = TypeVar("T")
 ROOT = CONF.parent
 WEIGHTS = Path("focus", "zoo", "weights")
-PARTS = ("tables", "figures", "cards", "zoo", "results")
+PARTS = ("tables", "figures", "cards", "zoo", "results", "notebooks")
 SUFFIX = ".jsonl.gz"
+NOTEBOOKS = ("chance", "entanglement", "linear", "lens")  # probes that no page has a figure of
 RULES = "domains"  # the ablation with every rule of the table in docs/ablations.md
 
 
@@ -93,6 +98,8 @@ def main(config: DictConfig) -> None:
         found = {name: pool.submit(fresh, experiment, root, name, details) for name in names}
         jobs: list[Future[Any]] = [*found.values()]
         jobs += [pool.submit(fresh, job) for part, job in single.items() if part in parts]
+        if "notebooks" in parts:
+            jobs += [pool.submit(renew_notebook, path) for path in notebooks_of(root)]
         task = progress.add_task("report", total=len(jobs) + ("results" in parts))
         for job in as_completed(jobs):
             job.result()
@@ -113,6 +120,15 @@ def fresh(job: Callable[..., T], *arguments: Any) -> T:
     """The job, whose figures look alike whatever its process has drawn before."""
     mpl.rcdefaults()
     return job(*arguments)
+
+
+def save(figure: Figure, root: Path, name: str, *, shown: bool = True) -> None:
+    """``docs/<name>.png``, which pages show, or else beside ``figures/<name>.pdf``, to print."""
+    pdf = root / "figures" / f"{name}.pdf"
+    png = root / "docs" / f"{name}.png" if shown else pdf.with_suffix(".png")
+    for path in (png, pdf):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    save_figure(figure, png, pdf)
 
 
 def write(path: Path, text: str) -> None:
@@ -151,9 +167,8 @@ def write_results(root: Path, found: Mapping[str, Found]) -> None:
     """docs/results.md and its figures."""
     page = Page(found)
     write(root / "docs" / "results.md", page.text())
-    (root / "docs" / FOLDER).mkdir(exist_ok=True)
     for name, figure in page.figures():
-        save_figure(figure, root / "docs" / FOLDER / f"{name}.png")
+        save(figure, root, f"{FOLDER}/{name}")
 
 
 # -- The embedded models --------------------------------------------------------------------------
@@ -175,10 +190,10 @@ def renew_zoo(root: Path, details: Path | None = None) -> None:
     write(folder / "README.md", zoo_page(models, frame, runs, points, again))
     if models:
         for metric in ("accuracy", "leakage"):
-            save_figure(by_number_figure(frame, models, metric), folder / f"{metric}.png")
-        save_figure(abstention_figure(frame, points), folder / "abstention.png")
+            save(by_number_figure(frame, models, metric), root, f"zoo/{metric}")
+        save(abstention_figure(frame, points), root, "zoo/abstention")
     if runs:
-        save_figure(ladder_figure(points), folder / "ladder.png")
+        save(ladder_figure(points), root, "zoo/ladder")
     if details is not None:
         write(details / "zoo" / "README.md", zoo_details(frame, runs, points))
         frame.to_csv(details / "zoo" / "models.csv", index=False)
@@ -190,32 +205,41 @@ def renew_zoo(root: Path, details: Path | None = None) -> None:
 
 def renew_figures(root: Path) -> None:
     """Costs, probes, and the pages of composed FOCUS and of the forecast."""
-    for path, figure in figures_of(root / "docs"):
-        save_figure(figure, path)
-    composed = root / "docs" / "composed"
+    for name, figure in figures_of(root / "docs"):
+        save(figure, root, name)
+    for name, figure in probe_figures(root / "docs", NOTEBOOKS):
+        save(figure, root, name, shown=False)
     if "schemes" in experiments_of(root):
         text, figure = equivalence.page(*read_experiment(root, "schemes"))
-        write(composed / "README.md", text)
-        save_figure(figure, composed / "equivalence.png")
+        write(root / "docs" / "composed" / "README.md", text)
+        save(figure, root, "composed/equivalence")
     forecast = root / "docs" / "forecast"
     if (forecast / "judged.json").exists():
         judged = json.loads((forecast / "judged.json").read_text(encoding="utf-8"))
         fitted = json.loads((root / "focus" / "forecast.json").read_text(encoding="utf-8"))
         write(forecast / "README.md", forecast_page.page(judged, fitted))
         cells = read_cells(forecast / "cells.csv")
-        save_figure(forecast_page.calibration_figure(cells, judged), forecast / "calibration.png")
+        save(forecast_page.calibration_figure(cells, judged), root, "forecast/calibration")
 
 
-def figures_of(docs: Path) -> Iterator[tuple[Path, Figure]]:
-    """Figures that pages show of what is there, each with its file."""
+def figures_of(docs: Path) -> Iterator[tuple[str, Figure]]:
+    """Figures that pages show of what is there, each with its name."""
     if (docs / "bench" / "bench.json").exists():
         measured = bench(docs)
-        figure = bench_figure(measured["rows"], measured["throughput"])
-        yield docs / "bench" / "bench.png", figure
-    for name in ("behaviour", "knockout", "patching", "account"):
+        yield "bench/bench", bench_figure(measured["rows"], measured["throughput"])
+    yield from probe_figures(docs, ("behaviour", "knockout", "patching", "account"))
+    if (docs / "probes" / "origin.csv").exists():
+        found, points, stages = origin(docs.parent)
+        ends = list(stages.ends.values())[:-1]
+        yield "probes/origin", probes.origin.figure(found, points, ends)
+
+
+def probe_figures(docs: Path, names: Sequence[str]) -> Iterator[tuple[str, Figure]]:
+    """Of probes whose tables are there."""
+    for name in names:
         table = docs / "probes" / f"{name}.csv"
         if table.exists():
-            yield table.with_suffix(".png"), probes.VIEWS[name].figure(pd.read_csv(table))
+            yield f"probes/{name}", probes.VIEWS[name].figure(pd.read_csv(table))
 
 
 # -- Tables between the markers of pages that are written by hand ---------------------------------
@@ -232,6 +256,15 @@ def renew_tables(root: Path) -> None:
 def demo_table(root: Path) -> str:
     """Of the demo's records; bootstrapping its intervals takes seconds."""
     return paired_markdown(summarise(read_records(root / "docs" / "demo" / f"records{SUFFIX}")))
+
+
+@functools.cache
+def origin(root: Path) -> tuple[pd.DataFrame, pd.DataFrame, Stages]:
+    """Where leakage begins: the probe's table, the ladder, and the stages of their recipes."""
+    found = pd.read_csv(root / "docs" / "probes" / "origin.csv", dtype={"step": "Int64"})
+    runs = read_ladder(root / "docs" / "zoo" / f"ladder{SUFFIX}")
+    record = json.loads((root / WEIGHTS / "internvl-guessing" / RECORD).read_text(encoding="utf-8"))
+    return found, ladder_points(ladder_frame(runs)), Stages.of(record)
 
 
 def bench(docs: Path) -> dict[str, Any]:
@@ -256,6 +289,7 @@ def with_tables(text: str, root: Path = ROOT) -> str:
         "chance table": lambda: chance_markdown(
             pd.read_csv(docs / "probes/chance.csv"), pd.read_csv(docs / "probes/chance-4.csv")
         ),
+        "origin": lambda: origin_markdown(*origin(root)),
         "mvh table": lambda: mvh_markdown(pd.read_csv(docs / "probes/mvh.csv")),
     }
     for name, table in tables.items():

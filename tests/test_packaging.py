@@ -131,7 +131,7 @@ def test_what_is_imported_only_where_needed_is_in_the_extra_that_its_error_names
                 declared = requirements(PROJECT["optional-dependencies"][extra])
                 assert {canonicalize_name(d) for d in providers[module]} & set(declared), path
                 found.add(extra)
-    assert found == {"longbench", "video", "vllm", "wandb"}
+    assert found == {"longbench", "notebooks", "video", "vllm", "wandb"}
 
 
 def needed(entries: dict[str, Requirement]) -> set[str]:

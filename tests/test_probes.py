@@ -16,6 +16,7 @@ from fixtures_benchmarks import FIXTURES
 from test_benchmarks_end_to_end import call
 
 import focus
+from analysis.figures import COLUMN
 from analysis.probes import VIEWS
 from analysis.probes.account import orders
 from analysis.probes.linear import probe as linear_probe
@@ -72,7 +73,7 @@ def seen(probe, vlm, questions, folder, around="none"):
     reader = Reader(vlm, batch=64, around=PLANTED[around])
     observed = probe.observe(reader, questions, range(len(questions)), folder)
     return [
-        {"model": vlm.name, **facts(q), "observed": each}
+        {"model": vlm.name, "benchmark": q.benchmark.name, **facts(q), "observed": each}
         for q, each in zip(questions, observed, strict=True)
     ]
 
@@ -133,6 +134,11 @@ def changed_by_isolating(table):
     return at(table, part="isolated", measure="accuracy")["moved"]
 
 
+def mixed(table):
+    """The same, as a summary of a model."""
+    return table["mixing"].item()
+
+
 #: What a leak raises and isolation lowers, and by how much at least; of answers, what hiding the
 #: asked image raises and hiding the other one lowers.
 SIGNS = {
@@ -144,6 +150,7 @@ SIGNS = {
     "entanglement": (moved_by_company, 0.02, 0.001),
     "linear": (read_behind_the_first_image, 0.1, 0.1),
     "lens": (said_by_the_asked_image, 0.05, 0.01),
+    "origin": (mixed, 0.02, 0.001),
 }
 
 
@@ -181,6 +188,7 @@ def test_planted_faults_are_told_from_the_normal_model(abstaining, tmp_path, nam
         "patching",
         "account",
         "entanglement",
+        "origin",
     ):  # no way is left, so nothing moves
         assert found["isolation"] == pytest.approx(0, abs=1e-3)
 
@@ -375,14 +383,17 @@ def test_every_probe_runs_on_every_family_and_benchmark_and_leaves_no_trace(
     questions = asked(any_vlm, benchmark, 12)
     assert len(questions) == 6  # those of two images
     known = [probe_of(name).asks(question) for question in questions]
-    assert known == [name != "chance"] * 6  # of which it is not known what they show
+    unknown = name in ("chance", "origin")  # what they show
+    assert known == [not unknown] * 6
     if not all(known):
         questions = with_any_tokens(IndexedQuestion(size=6))
     records = seen(probe_of(name), any_vlm, questions, tmp_path)
     json.dumps(records)
     found = VIEWS[name].table(records, tmp_path)
     assert not VIEWS[name].headline(found).empty
-    assert VIEWS[name].figure(found).axes
+    drawn = VIEWS[name].figure(found)
+    assert drawn.axes
+    assert drawn.get_figwidth() <= COLUMN
     mpl.pyplot.close("all")
     after = sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in modules)
     assert after == before

@@ -7,9 +7,11 @@ import shutil
 from pathlib import Path
 
 import matplotlib.pyplot as plt
+import nbformat
 import numpy as np
 import pandas as pd
 import pytest
+from nbclient.exceptions import CellExecutionError
 from PIL import Image
 from test_ablation_report import gaining_and_losing, pairs_records
 from test_benchmarks_end_to_end import call
@@ -21,7 +23,7 @@ from analysis.comparisons import selected
 from analysis.figures import save_figure
 from analysis.results import Found, Page
 from analysis.zoo import MODEL, focus_points, models_frame, read_models
-from experiments import report
+from experiments import notebooks, report
 from focus.records import write_records
 
 ROOT = report.ROOT
@@ -42,6 +44,8 @@ def test_the_command_writes_results_details_and_figures(tmp_path, capsys):
     results = (tmp_path / "docs" / "results.md").read_text()
     for target in re.findall(r"\]\(([^)]+)\)", results):
         assert (tmp_path / "docs" / target).read_bytes().startswith(b"\x89PNG")
+        pdf = (tmp_path / "figures" / target).with_suffix(".pdf")
+        assert pdf.read_bytes().startswith(b"%PDF")
     page = (details / "ablations" / "images.md").read_text()
     assert "by number of images: holds on 1 of 2 models" in page
     for target in re.findall(r"\]\(([^)]+\.png)\)", page):
@@ -89,6 +93,35 @@ def test_a_figure_is_saved_as_wide_as_it_is_shown_and_indexed(tmp_path, width):
         away = np.abs(np.array(image.convert("RGB")).astype(int) - [204, 26, 51]).sum(axis=-1)
         assert away.min() < 30  # a thin line keeps its colour
     assert not plt.fignum_exists(figure.number)
+
+
+def test_a_notebook_shows_what_its_code_does_and_else_stays_as_it_is(tmp_path):
+    stale = nbformat.v4.new_output("stream", name="stdout", text="5\n")
+    cell = nbformat.v4.new_code_cell("print(1 + 1)", outputs=[stale], execution_count=1)
+    cell.metadata["execution"] = {"shell.execute_reply": "2026-12-01T16:58:57.165003Z"}
+    path, broken = (tmp_path / "notebooks" / f"{name}.ipynb" for name in ("counts", "broken"))
+    path.parent.mkdir()
+    nbformat.write(nbformat.v4.new_notebook(cells=[cell]), path)
+    call(report.main, f"root={tmp_path}", "parts=[notebooks]", "workers=1", folder=tmp_path)
+    (renewed,) = nbformat.read(path, 4).cells
+    assert [output["text"] for output in renewed.outputs] == ["2\n"]
+    assert "execution" not in renewed.metadata
+    before = path.read_bytes()
+    notebooks.renew_notebook(path)
+    assert path.read_bytes() == before
+    nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("1 / 0")]), broken)
+    before = broken.read_bytes()
+    with pytest.raises(CellExecutionError, match="ZeroDivisionError"):
+        notebooks.renew_notebook(broken)
+    assert broken.read_bytes() == before
+
+
+def test_notebooks_keep_no_times():
+    """Or each renewal would change all of them."""
+    paths = notebooks.notebooks_of(ROOT)
+    assert len(paths) >= 10
+    for path in paths:
+        assert "execute_reply" not in path.read_text(encoding="utf-8"), path
 
 
 def test_renewing_an_experiment_adds_less_than_a_megabyte():
@@ -153,6 +186,7 @@ def test_everything_that_is_committed_is_what_the_command_writes(tmp_path):
     files = [
         path.relative_to(ROOT) for path in (*DOCS.rglob("*"), ROOT / "README.md") if path.is_file()
     ]
+    files += [path.relative_to(copy) for path in notebooks.notebooks_of(copy)]
     assert_equal(copy, [*files, *cards()])
     assert {p.relative_to(copy) for p in (copy / "docs").rglob("*") if p.is_file()} <= {*files}
 
@@ -168,6 +202,8 @@ def copied(folder: Path) -> Path:
     shutil.copy(ROOT / "README.md", copy)
     (copy / "focus").mkdir()
     shutil.copy(ROOT / "focus" / "forecast.json", copy / "focus")
+    models = shutil.ignore_patterns("explore*", "knockout_with*", ".*")  # those that run one
+    shutil.copytree(ROOT / "notebooks", copy / "notebooks", ignore=models)
     ignored = shutil.ignore_patterns("*.safetensors", "tokenizer*", "*config*")
     shutil.copytree(ROOT / report.WEIGHTS, copy / report.WEIGHTS, ignore=ignored)
     return copy

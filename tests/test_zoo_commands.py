@@ -12,6 +12,7 @@ import hydra
 import pytest
 from omegaconf import DictConfig
 
+import focus
 from experiments.ladder import finished, left, recipe_of, rungs
 from focus.errors import InvalidValueError
 
@@ -43,7 +44,7 @@ def ladder(*overrides: str) -> DictConfig:
 
 def test_training_writes_a_model_and_its_card_once(tmp_path):
     settings = (
-        *("evaluation_size=2", "curve_size=2", "save_every=1"),
+        *("evaluation_size=2", "curve_size=2", "save_every=1", f"snapshots={tmp_path}/kept"),
         *(f"output={tmp_path}/models", f"checkpoints={tmp_path}/work"),
         *(f"logger.folder={tmp_path}/work", f"hydra.run.dir={tmp_path}/hydra"),
     )
@@ -54,7 +55,11 @@ def test_training_writes_a_model_and_its_card_once(tmp_path):
     assert [stage["steps"] for stage in record["recipe"]["stages"]] == [1] * 5
     assert "world=digits" in record["command"]
     assert (folder / "README.md").exists()
-    assert (folder / "model.safetensors").exists()
+    kept = sorted((tmp_path / "kept").iterdir())
+    assert [path.name for path in kept] == [f"internvl-abstaining-0000{k}" for k in range(1, 6)]
+    weights = [(path / "model.safetensors").read_bytes() for path in (*kept[-2:], folder)]
+    assert weights[0] != weights[1] == weights[2]
+    assert focus.load(str(kept[0])).name == kept[0].name
     assert "dev, see 1: digits/name" in first.stdout + first.stderr
     assert list((tmp_path / "work" / "wandb").glob("offline-run-*"))  # no key was asked for
     before = (folder / "training.json").read_bytes()

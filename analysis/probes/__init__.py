@@ -18,6 +18,7 @@ from analysis.probes import (
     knockout,
     lens,
     linear,
+    origin,
     patching,
 )
 
@@ -43,5 +44,8 @@ class View:
 #: By name of the probe.
 VIEWS: dict[str, View] = {
     module.__name__.rpartition(".")[2]: View(module.table, module.figure, module.headline)
-    for module in (behaviour, chance, knockout, patching, account, entanglement, linear, lens)
+    for module in (
+        *(behaviour, chance, knockout, patching, account, entanglement, linear, lens),
+        origin,
+    )
 }

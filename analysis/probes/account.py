@@ -13,6 +13,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 
+from analysis.figures import COLUMN
 from analysis.probes.common import mean, observed
 from focus.probes.account import EXACT, NEEDS, STEPS
 
@@ -94,7 +95,7 @@ def figure(found: pd.DataFrame) -> Figure:
     models = list(found["model"].unique())
     figure, grid = plt.subplots(
         len(MEASURES), len(models), squeeze=False, sharey=True, sharex="row", layout="constrained",
-        figsize=(0.9 + 0.85 * len(models), 3.0),
+        figsize=(COLUMN, 3.0),
     )  # fmt: skip
     up, down, whole = (sns.color_palette("colorblind")[k] for k in (0, 3, 7))
     for axes_row, measure in zip(grid, MEASURES, strict=True):

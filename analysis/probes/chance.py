@@ -19,6 +19,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 
+from analysis.figures import COLUMN
 from analysis.probes.common import RESAMPLES, observed
 from analysis.statistics import wilson_interval
 from focus.probes.chance import ALONE
@@ -138,7 +139,7 @@ def figure(found: pd.DataFrame) -> Figure:
     groups, conditions = list(shown["group"].unique()), list(shown["condition"].unique())
     figure, grid = plt.subplots(
         1, len(models), squeeze=False, sharex=True, sharey=True, layout="constrained",
-        figsize=(1.1 + 1.3 * len(models), 0.8 + 0.2 * len(groups)),
+        figsize=(COLUMN, 0.8 + 0.17 * len(groups)),
     )  # fmt: skip
     colours = sns.color_palette("colorblind", len(conditions))
     for axes, model in zip(grid[0], models, strict=True):
@@ -150,9 +151,10 @@ def figure(found: pd.DataFrame) -> Figure:
             axes.plot(own["excess"], places, "o", color=colour, ms=2.5, label=condition)
         axes.axvline(0, color="0.3", lw=0.8)
         axes.set_title(model.replace("-", "\n", 1), fontsize=7)
-    grid[0, 0].set_yticks(range(len(groups)), groups, fontsize=7)
+        axes.tick_params(axis="x", labelsize=6, pad=0)
+    grid[0, 0].set_yticks(range(len(groups)), groups, fontsize=6.5)
     grid[0, 0].invert_yaxis()
-    figure.supxlabel("leaked answers beyond chance", fontsize=8)
+    figure.supxlabel("leaked answers beyond chance", fontsize=7)
     handles, labels = grid[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper center", ncols=2, frameon=False, fontsize=7)
     return figure

@@ -11,7 +11,9 @@ import pandas as pd
 import scipy.stats
 import seaborn as sns
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 
+from analysis.figures import COLUMN
 from analysis.statistics import clustered_interval, wilson_interval
 from focus.randomness import generator
 
@@ -104,14 +106,14 @@ def heat_maps(
     label: str = "",
     limits: tuple[float, float] = (0, 1),
 ) -> Figure:
-    """A heat map for every pair of `across` and `down`, one colour scale."""
+    """A heat map for every pair of `across` and `down`, one colour scale, as wide as a column."""
     sns.set_theme(style="white", context="paper")
     over, under = list(frame[across].unique()), list(frame[down].unique())
-    height = 0.5 + 0.24 * frame[rows].nunique()
-    width = 1.2 + 0.42 * frame[columns].nunique()
+    lines, cells = frame[rows].unique(), frame[columns].unique()
     figure, grid = plt.subplots(
-        len(under), len(over), squeeze=False, sharex=True, sharey=True, layout="constrained",
-        figsize=(2 + width * len(over), 0.4 + height * len(under)),
+        len(under), len(over), squeeze=False, sharex=True, sharey=True,
+        layout=ConstrainedLayoutEngine(w_pad=0.02, h_pad=0.02),
+        figsize=(COLUMN, 0.5 + len(under) * (0.1 + 0.15 * max(len(lines), 4))),
     )  # fmt: skip
     for r, below in enumerate(under):
         for c, above in enumerate(over):
@@ -119,14 +121,28 @@ def heat_maps(
             table = part.pivot_table(
                 index=rows, columns=columns, values=value, sort=False, dropna=False
             )
-            shown = table.reindex(index=frame[rows].unique(), columns=frame[columns].unique())
-            shown = shown.astype(float).round(2) + 0.0  # no minus zero
+            shown = table.reindex(index=lines, columns=cells).astype(float)
             axes = grid[r, c]
             sns.heatmap(
-                shown, ax=axes, vmin=limits[0], vmax=limits[1], cmap="rocket_r", annot=True,
-                fmt=".2f", annot_kws={"size": 6}, cbar=False, linewidths=0.5,
+                shown, ax=axes, vmin=limits[0], vmax=limits[1], cmap="rocket_r",
+                annot=shown.map(short), fmt="", annot_kws={"size": 5}, cbar=False, linewidths=0.4,
+                xticklabels=True, yticklabels=True,
             )  # fmt: skip
-            axes.set(xlabel="", ylabel="" if c else below, title="" if r else str(above))
-            axes.tick_params(labelsize=7, length=0)
-    figure.supxlabel(label, fontsize=8)
+            axes.set(xlabel="", ylabel="")
+            axes.set_title("" if r else str(above), fontsize=6.5)
+            axes.set_ylabel("" if c else str(below).replace("-", "\n", 1), fontsize=6.5)
+            axes.tick_params(labelsize=5.5, length=0, pad=1)
+    figure.supxlabel(label, fontsize=6.5)
     return figure
+
+
+def short(value: float) -> str:
+    """Two digits and no zero before them.
+
+    >>> short(0.456), short(1.0), short(-0.001)
+    ('.46', '1', '0')
+    """
+    if np.isnan(value):
+        return ""
+    text = f"{round(value, 2) + 0.0:.2f}".replace("0.", ".", 1)
+    return {".00": "0", "1.00": "1"}.get(text, text)

@@ -11,6 +11,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 
+from analysis.figures import COLUMN
 from analysis.probes.common import grouped, mean, observed
 
 KEYS = ("model", "condition", "place")
@@ -48,9 +49,8 @@ def figure(found: pd.DataFrame) -> Figure:
     sns.set_theme(style="whitegrid", context="paper")
     models = list(found["model"].unique())
     figure, grid = plt.subplots(
-        1, len(models), squeeze=False, sharey=True, layout="constrained",
-        figsize=(1.6 + 2.4 * len(models), 2.6),
-    )  # fmt: skip
+        1, len(models), squeeze=False, sharey=True, layout="constrained", figsize=(COLUMN, 2.2)
+    )
     colours = dict(
         zip(found["condition"].unique(), sns.color_palette("colorblind", 10), strict=False)
     )
@@ -59,17 +59,19 @@ def figure(found: pd.DataFrame) -> Figure:
             dashed = condition not in ("together", "alone", "focus")
             axes.plot(
                 part["place"], part["cosine"], color=colours[condition], label=condition,
-                marker=".", lw=1.2, ls=":" if dashed else "-",
+                marker=".", ms=3, lw=1, ls=":" if dashed else "-",
             )  # fmt: skip
             axes.fill_between(
                 part["place"], part["low"], part["high"], color=colours[condition], alpha=0.2, lw=0
             )
         last = int(found.loc[found["model"] == model, "place"].max())
         axes.set_xticks([0, last - 1, last], ["0", str(last - 1), "head"])
-        axes.set(title=model, xlabel="place in the residual stream")
-    grid[0, 0].set_ylabel("cosine between images")
+        axes.set_title(model.replace("-", "\n", 1), fontsize=7)
+        axes.tick_params(labelsize=6, pad=0)
+    figure.supxlabel("place in the residual stream", fontsize=7)
+    grid[0, 0].set_ylabel("cosine between images", fontsize=7)
     figure.legend(
-        *grid[0, 0].get_legend_handles_labels(), loc="outside right upper", frameon=False,
-        fontsize=7,
+        *grid[0, 0].get_legend_handles_labels(), loc="outside upper center", frameon=False,
+        fontsize=6.5, ncols=3, handlelength=1.6, columnspacing=1.2,
     )  # fmt: skip
     return figure

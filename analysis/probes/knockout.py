@@ -94,5 +94,5 @@ def figure(found: pd.DataFrame) -> Figure:
     long = long[long.groupby("answers")["value"].transform(lambda v: v.notna().any())]
     return heat_maps(
         long, rows="edge", columns="layers", value="value", across="answers",
-        label="layers in which the edge is cut; share of answers that moves",
+        label="layers in which the edge is cut: share of answers that moves",
     )  # fmt: skip

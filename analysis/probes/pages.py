@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import pandas as pd
 
 from analysis.probes.account import KNOWN, LINES, PLAIN
@@ -56,27 +58,33 @@ PARTS = {
     KNOWN: "*asked image known, masked*",
 }
 #: Groups of tokens of the page.
-TOKENS = ("other images", "asked image", "question", "last token")
+TOKENS = ("other images", "question", "last token")
+#: Conditions that the page leaves to the tables in docs/probes: they are as others are.
+LEFT_OUT = {
+    "behaviour": ("swapped", "composed_focus", "routed_focus"),
+    "chance": ("composed_focus",),
+}
 
 
 def knockout_markdown(found: pd.DataFrame) -> str:
-    """What moves when an edge is cut in all layers: leaked answers, right ones, accuracy.
+    """What changes when an edge is cut in all layers: leaked answers that move, and accuracy.
 
     Args:
         found: of `analysis.probes.knockout.table`.
     """
-    lines = []
-    for edge, name in EDGES.items():
-        own = found[(found["layers"] == "all") & (found["edge"] == edge)]
-        for row in own.to_dict("records"):
-            lines.append({
-                "edge that is cut": name,
-                "model": row["model"],
-                "leaked answers that move": _interval(row, "leaked_moved", "{:.2f}"),
-                "right answers that move": _interval(row, "right_moved", "{:.2f}"),
-                "accuracy": _interval(row, "accuracy_change", "{:+.2f}"),
-            })  # fmt: skip
-    return pd.DataFrame(lines).to_markdown(index=False, disable_numparse=True)
+    own = found[(found["layers"] == "all") & found["edge"].isin(EDGES)]
+    shown = {
+        "leaked move": [interval(row, "leaked_moved", "{:.2f}") for row in own.to_dict("records")],
+        "accuracy": [interval(row, "accuracy_change", "{:+.2f}") for row in own.to_dict("records")],
+    }
+    kinds = own["model"].str.rpartition("-")[2]
+    columns = [own[["edge"]].assign(column=f"{name}, " + kinds, shown=values)
+               for name, values in shown.items()]  # fmt: skip
+    table = pd.concat(columns).pivot_table(
+        index="edge", columns="column", values="shown", aggfunc="first", sort=False
+    ).reindex(list(EDGES))  # fmt: skip
+    table.index = pd.Index(EDGES.values(), name="edge that is cut")
+    return table.reset_index().to_markdown(index=False, disable_numparse=True)
 
 
 def patching_markdown(found: pd.DataFrame) -> str:
@@ -86,7 +94,7 @@ def patching_markdown(found: pd.DataFrame) -> str:
         found: of `analysis.probes.patching.table`.
     """
     own = found[(found["changed"] == "other image") & found["tokens"].isin(TOKENS)]
-    own = own.assign(shown=[_interval(row, "recovery", "{:.2f}") for row in own.to_dict("records")])
+    own = own.assign(shown=[interval(row, "recovery", "{:.2f}") for row in own.to_dict("records")])
     table = own.pivot_table(index=["model", "tokens"], columns="place", values="shown",
                             aggfunc="first", sort=False)  # fmt: skip
     table.columns = [f"into layer {place}" for place in table.columns[:-1]] + ["into the head"]
@@ -117,7 +125,7 @@ def behaviour_markdown(found: pd.DataFrame) -> str:
     Args:
         found: of `analysis.probes.behaviour.table`.
     """
-    found = found[found["orders"] == PUBLISHED]
+    found = found[(found["orders"] == PUBLISHED) & ~found["condition"].isin(LEFT_OUT["behaviour"])]
     shown = found.assign(
         shown=[_around(row, "share") for row in found.to_dict("records")],
         condition=[CONDITIONS.get(name, name) for name in found["condition"]],
@@ -148,6 +156,7 @@ def chance_markdown(two: pd.DataFrame, four: pd.DataFrame) -> str:
             ),
         }
         for row in two[two["by"] == "all"].to_dict("records")
+        if row["condition"] not in LEFT_OUT["chance"]
     ]
     return pd.DataFrame(lines).to_markdown(index=False, disable_numparse=True)
 
@@ -177,6 +186,7 @@ def _around(row: dict[str, float], name: str, form: str = "{:.2f}") -> str:
     return f"{form.format(row[name])} [{form.format(row['low'])}, {form.format(row['high'])}]"
 
 
-def _interval(row: dict[str, float], name: str, form: str) -> str:
+def interval(row: Mapping[str, float], name: str, form: str) -> str:
+    """A value with the interval that the columns ``<name>_low`` and ``<name>_high`` hold."""
     low, high = (form.format(row[f"{name}_{end}"]) for end in ("low", "high"))
     return f"{form.format(row[name])} [{low}, {high}]"

@@ -61,7 +61,7 @@ def figure(found: pd.DataFrame) -> Figure:
     shown["changed"] = shown["changed"] + " changed"
     return heat_maps(
         shown, rows="tokens", columns="place", value="recovery", across="changed",
-        label="place in the residual stream (0: embeddings); recovery of the other run",
+        label="place in the residual stream (0: embeddings): recovery of the other run",
     )  # fmt: skip
 
 

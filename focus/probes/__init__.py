@@ -8,6 +8,7 @@ from focus.probes.entanglement import Entanglement
 from focus.probes.knockout import Knockout
 from focus.probes.lens import Lens
 from focus.probes.linear import Linear
+from focus.probes.origin import Origin
 from focus.probes.patching import Patching
 from focus.probes.planted import PLANTED
 
@@ -23,6 +24,7 @@ __all__ = [
     "Lens",
     "Linear",
     "Observation",
+    "Origin",
     "Patching",
     "Question",
     "facts",

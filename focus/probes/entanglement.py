@@ -23,38 +23,44 @@ It is 1 where no image has an influence on another, and the lower the more it ha
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar, final
 
 import numpy as np
 import torch
+from PIL.Image import Image
 from torch import Tensor
 from torch.nn.functional import normalize
 
 from focus.branches import focus_plan
+from focus.decoding.base import Request
 from focus.decoding.single_image import without_others
+from focus.errors import UnknownNameError
 from focus.hooks import captured
 from focus.noise import NoiseConfig
 from focus.probes.base import AbstractProbe, Observation, Question, digits, group_means
 from focus.randomness import generator
 from focus.reading import Reader, Reading
 
+COMPANY, CONTROL = "other company", "random model"
 CONDITIONS = (
     *("together", "alone", "focus", "same image", "unrelated", "shuffled tokens"),
-    *("random model", "other company"),
+    COMPANY,
 )
-COMPANY = CONDITIONS[-1]
+
+#: Some rows of a question, and the tokens of each that form an image.
+Rows = tuple[tuple[Reading, tuple[Tensor, ...]], ...]
 
 
 @dataclass(frozen=True)
 class _Job:
-    """Some rows of a question in one condition, and the tokens of each that form an image."""
+    """The rows of a question in one condition."""
 
     question: int
     condition: str
-    rows: tuple[tuple[Reading, tuple[Tensor, ...]], ...]
+    rows: Rows
 
 
 @final
@@ -67,20 +73,25 @@ class Entanglement(AbstractProbe):
 
     Args:
         noise_scale: of what a branch of FOCUS masks; 0.8 is published for this figure.
-        untrained: whether there is a control with random weights, which takes the memory of a
-            second model.
+        untrained: whether ``together`` has a control with random weights, which takes the memory
+            of a second model.
         seed: of noise, shuffling and random weights.
+        conditions: some of `CONDITIONS`; None for all.
     """
 
     noise_scale: float = 0.8
     untrained: bool = True
     seed: int = 0
+    conditions: Sequence[str] | None = None
 
     name: ClassVar[str] = "entanglement"
     borrows: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         NoiseConfig(scale=self.noise_scale, seed=self.seed)
+        for condition in self.conditions or ():
+            if condition not in CONDITIONS:
+                raise UnknownNameError("condition", condition, CONDITIONS)
 
     def observe(
         self, reader: Reader, questions: Sequence[Question], chunk: Sequence[int], folder: Path
@@ -89,41 +100,45 @@ class Entanglement(AbstractProbe):
         jobs = [job for k, i in enumerate(chunk) for job in self._jobs(reader, questions, i, k)]
         self._look(reader, jobs, found)
         if self.untrained:
-            again = [
-                replace(j, condition="random model") for j in jobs if j.condition == "together"
-            ]
+            again = [replace(j, condition=CONTROL) for j in jobs if j.condition == "together"]
             self._look(reader.untrained(self.seed), again, found)
         return found
 
     def _jobs(self, reader: Reader, questions: Sequence[Question], i: int, k: int) -> list[_Job]:
         request = questions[i].request
-        number = len(request.images)
-        own = reader.reading(request)
-        alone = [reader.reading(without_others(request, (j,))) for j in range(number)]
-        plan = focus_plan(number, scale=self.noise_scale)
+        own, number = reader.reading(request), len(request.images)
+        next_ones = [questions[(i + j) % len(questions)].request.images for j in range(1, number)]
+        mixed = [images[j % len(images)] for j, images in enumerate(next_ones, start=1)]
+
+        def whole(*images: Image) -> Rows:
+            reading = reader.reading(replace(request, images=images)) if images else own
+            return ((reading, _images(reading)),)
+
+        rows: dict[str, Callable[[], Rows]] = {
+            "together": whole,
+            "alone": lambda: tuple(
+                (each, _images(each))
+                for j in range(number)
+                for each in [reader.reading(without_others(request, (j,)))]
+            ),
+            "focus": lambda: tuple(
+                (branch, (branch.image(j),))
+                for j, branch in enumerate(self._branches(reader, request))
+            ),
+            "same image": lambda: whole(*request.images[:1] * number),
+            "unrelated": lambda: whole(request.images[0], *mixed),
+            "shuffled tokens": lambda: ((own, self._dealt(own, request)),),
+            COMPANY: lambda: _company(reader, own, request, questions[(i + 1) % len(questions)]),
+        }
+        return [_Job(k, each, rows[each]()) for each in self.conditions or CONDITIONS]
+
+    def _branches(self, reader: Reader, request: Request) -> list[Reading]:
+        plan = focus_plan(len(request.images), scale=self.noise_scale)
         noise = NoiseConfig(scale=self.noise_scale, seed=self.seed)
-        branches = reader.rows(request, plan, noise)[1:]
-        same = reader.reading(replace(request, images=request.images[:1] * number))
-        others = [questions[(i + j) % len(questions)].request.images for j in range(1, number)]
-        mixed = tuple(images[j % len(images)] for j, images in enumerate(others, start=1))
-        unrelated = reader.reading(replace(request, images=(request.images[0], *mixed)))
-        stranger = questions[(i + 1) % len(questions)].request.images
-        company = []
-        for j in range(number):
-            images = [stranger[s % len(stranger)] for s in range(number)]
-            images[j] = request.images[j]
-            other = reader.reading(replace(request, images=tuple(images)))
-            company += [(own, (own.image(j),)), (other, (other.image(j),))]
-        dealt = _dealt(own, generator(self.seed, "shuffled tokens", request.sample_id))
-        return [
-            _Job(k, "together", ((own, _images(own)),)),
-            _Job(k, "alone", tuple((each, _images(each)) for each in alone)),
-            _Job(k, "focus", tuple((b, (b.image(j),)) for j, b in enumerate(branches))),
-            _Job(k, "same image", ((same, _images(same)),)),
-            _Job(k, "unrelated", ((unrelated, _images(unrelated)),)),
-            _Job(k, "shuffled tokens", ((own, dealt),)),
-            _Job(k, COMPANY, tuple(company)),
-        ]
+        return reader.rows(request, plan, noise)[1:]
+
+    def _dealt(self, reading: Reading, request: Request) -> tuple[Tensor, ...]:
+        return _dealt(reading, generator(self.seed, "shuffled tokens", request.sample_id))
 
     def _look(self, reader: Reader, jobs: Sequence[_Job], found: list[list[Observation]]) -> None:
         """Appends the cosines of all jobs."""
@@ -143,6 +158,18 @@ class Entanglement(AbstractProbe):
             for place, cosine in enumerate(cosines.tolist()):
                 seen = {"condition": job.condition, "place": place, "cosine": digits(cosine)}
                 found[job.question].append(seen)
+
+
+def _company(reader: Reader, own: Reading, request: Request, next_one: Question) -> Rows:
+    """Every image twice: among its own, and among those of another question."""
+    strangers, number = next_one.request.images, len(request.images)
+    rows = []
+    for j in range(number):
+        images = [strangers[s % len(strangers)] for s in range(number)]
+        images[j] = request.images[j]
+        other = reader.reading(replace(request, images=tuple(images)))
+        rows += [(own, (own.image(j),)), (other, (other.image(j),))]
+    return tuple(rows)
 
 
 def pair_cosine(states: Tensor) -> Tensor:
