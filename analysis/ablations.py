@@ -7,13 +7,8 @@ those whose ``rule`` is ``plain`` are the baseline.
 
 from __future__ import annotations
 
-import gzip
-import io
-import json
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,8 +19,8 @@ from analysis.statistics import holm
 from analysis.zoo import TRACEABLE
 from focus.errors import InvalidValueError
 from focus.marks import CANDIDATES, VOCABULARY
+from focus.records import Record
 
-Record = dict[str, Any]
 PLAIN = "plain"
 #: What a line must share with the plain line it is compared with.
 PAIRED = ("model", "questions", "reading", "temperature")
@@ -55,27 +50,6 @@ METRICS = {"accuracy": "+", "leakage": "x", "abstained": "?"}
 IMAGE_SCORE = "image score"
 #: Accuracy or, for minimal pairs, the image score: what a set of questions is judged by.
 HEADLINE = "headline"
-
-
-def write_records(path: str | os.PathLike[str], records: Iterable[Mapping[str, Any]]) -> None:
-    """Writes JSON lines, gzipped, in one move; equal records give equal bytes."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    text = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
-    buffer = io.BytesIO()
-    with gzip.GzipFile(fileobj=buffer, mode="wb", mtime=0, filename="") as file:
-        file.write(text.encode())
-    partial = path.with_name(path.name + ".part")
-    partial.write_bytes(buffer.getvalue())
-    partial.replace(path)
-
-
-def read_records(path: str | os.PathLike[str]) -> list[Record]:
-    """Records of a file; none if there is no file."""
-    if not Path(path).exists():
-        return []
-    with gzip.open(path, "rt", encoding="utf-8") as file:
-        return [json.loads(line) for line in file]
 
 
 #: Name of the rows of FOCUS among the schemes; lines of records about them name none.

@@ -16,6 +16,7 @@ import pandas as pd
 import scipy.stats
 import statsmodels.api as sm
 
+from analysis.kinds import model_kinds
 from focus.forecast import ROW_STATISTICS
 from focus.marks import CANDIDATES, READINGS, VOCABULARY
 
@@ -66,13 +67,14 @@ def read_cells(path: Path) -> pd.DataFrame:
 
 
 def with_kinds(frame: pd.DataFrame) -> pd.DataFrame:
-    """Adds the first two parts of every model's name: architecture and kind.
+    """Adds architecture and kind of every model, as its name tells them.
 
     >>> with_kinds(pd.DataFrame({"model": ["internvl-guessing-seed1"]})).to_dict("list")
     {'model': ['internvl-guessing-seed1'], 'architecture': ['internvl'], 'kind': ['guessing']}
     """
-    parts = frame["model"].str.split("-")
-    return frame.assign(architecture=parts.str[0], kind=parts.str[1])
+    kinds = model_kinds(frame["model"].unique(), {})
+    architectures = frame["model"].str.partition("-")[0]
+    return frame.assign(architecture=architectures, kind=frame["model"].map(kinds))
 
 
 def contests() -> Iterator[tuple[str, str]]:

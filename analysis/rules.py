@@ -16,8 +16,7 @@ In the formulas p_k is branch k, p_ref the reference, p_plain plain decoding, al
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
 import torch
@@ -28,54 +27,7 @@ import focus.routing
 from focus.aggregation import AGGREGATIONS
 from focus.contrast import combine, contrast
 from focus.errors import InvalidValueError, UnknownNameError
-
-
-@dataclass(frozen=True)
-class Evidence:
-    """First-token logits of the same questions under plain decoding and in every row.
-
-    Args:
-        plain: ``[questions, vocabulary]``.
-        reference: ``[questions, vocabulary]``.
-        branches: ``[branch, questions, vocabulary]``.
-        target: ``[questions]``, the branch whose clean images the question names; None where
-            questions name none, or all.
-        numbers: ``[questions]``, branches of each; further ones are not its own. None where all
-            questions have all of them.
-    """
-
-    plain: Tensor
-    reference: Tensor
-    branches: Tensor
-    target: Tensor | None = None
-    numbers: Tensor | None = None
-
-    def branches_of(self, question: int) -> int:
-        """Branches of one question."""
-        return len(self.branches) if self.numbers is None else int(self.numbers[question])
-
-    @property
-    def mean_branches(self) -> float:
-        """Branches of a question, on average."""
-        if self.numbers is None:
-            return len(self.branches)
-        mean = float(self.numbers.double().mean())
-        return int(mean) if mean.is_integer() else mean
-
-    @property
-    def alike(self) -> Iterator[tuple[Tensor, Evidence]]:
-        """Parts with equally many branches, and the places of their questions."""
-        if self.numbers is None or bool((self.numbers == len(self.branches)).all()):
-            yield torch.arange(len(self.plain)), self
-            return
-        for number in self.numbers.unique().tolist():
-            at = (self.numbers == number).nonzero().flatten()
-            target = None if self.target is None else self.target[at]
-            yield (
-                at,
-                Evidence(self.plain[at], self.reference[at], self.branches[:number, at], target),
-            )
-
+from focus.evidence import Evidence
 
 Rule = Callable[[Evidence, float], Tensor]
 """(evidence, weight alpha) -> logits [questions, vocabulary]."""
@@ -106,9 +58,10 @@ def rows_of(name: str, num_branches: float) -> float:
     return num_branches + 1 + (name in WITH_PLAIN)
 
 
-def _aggregated(name: str) -> Rule:
+def _aggregated(name: str, beta: float = 0.0) -> Rule:
     def rule(evidence: Evidence, alpha: float) -> Tensor:
-        return combine(evidence.branches, evidence.reference, alpha=alpha, aggregation=name)
+        rows = evidence.branches, evidence.reference
+        return combine(*rows, alpha=alpha, beta=beta, aggregation=name)
 
     return rule
 
@@ -178,22 +131,27 @@ def oracle(evidence: Evidence, alpha: float) -> Tensor:
     return contrast(evidence.branches, evidence.reference, alpha=alpha)[evidence.target, questions]
 
 
-def apply_rule(name: str, evidence: Evidence, alpha: float) -> Tensor:
+def apply_rule(name: str, evidence: Evidence, alpha: float, beta: float = 0.0) -> Tensor:
     """Logits ``[questions, vocabulary]`` of a rule.
 
     Args:
         name: key of `RULES`.
         evidence: logits of all rows.
         alpha: contrast weight, or what the rule makes of it.
+        beta: plausibility cut-off of an aggregation, see `focus.contrast.combine`; 0 for none.
 
     Raises:
         UnknownNameError: there is no such rule.
+        InvalidValueError: a cut-off of a rule that has none.
     """
     if name not in RULES:
         raise UnknownNameError("rule", name, RULES)
+    if beta and name not in AGGREGATIONS:
+        raise InvalidValueError("beta", beta, f"0 for rule {name!r}: aggregations have a cut-off")
+    rule = _aggregated(name, beta) if beta else RULES[name]
     logits = torch.empty_like(evidence.plain)
     for at, part in evidence.alike:
-        logits[at] = RULES[name](part, alpha)
+        logits[at] = rule(part, alpha)
     return logits
 
 

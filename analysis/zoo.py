@@ -1,7 +1,7 @@
 """What the records of the embedded models say: rates, intervals, and FOCUS against plain decoding.
 
 Pure functions from parsed JSON: the ``results`` of a model's record hold one character per answer
-(`focus.zoo.evaluation.Cell`), so everything here can be computed again without a model.
+(`focus.zoo.evaluation.Answers`), so everything here can be computed again without a model.
 """
 
 from __future__ import annotations

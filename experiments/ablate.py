@@ -17,7 +17,6 @@ from experiments.config import check_command_line
 
 check_command_line("ablate", __name__)  # before the seconds that the other imports take
 
-import functools
 import json
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -25,25 +24,28 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
+import pandas as pd
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 from transformers.utils.logging import disable_progress_bar
 
 from analysis.ablation_page import write_page
 from analysis.ablation_tables import run_table
-from analysis.ablations import Record, answers_frame, of_kind, read_records, write_records
+from analysis.ablations import answers_frame, of_kind
 from analysis.kinds import card_kinds, model_kinds, names_of, ordered
 from analysis.results import Found
-from experiments.ablation_blocks import Bench, Block
-from experiments.ablation_cells import LogitStore
+from experiments.ablation_bench import Bench
+from experiments.ablation_cells import RowStore
 from experiments.ablation_choice import Chooser
 from experiments.ablation_costs import cost_records
 from experiments.ablation_models import Model, models_of
 from experiments.ablation_questions import AnyQuestions
-from experiments.ablation_rows import Rows, rows_grid
+from experiments.ablation_rows import Rows
+from experiments.ablation_sweeps import Sweep
 from experiments.config import entry_point, plain
 from experiments.evaluation import make_console, progress_bars, set_threads
 from experiments.logging import Run, reported, samples
+from focus.records import Record, read_records, write_records
 
 #: Whose cards say of which kind the embedded models are.
 WEIGHTS = Path("focus/zoo/weights")
@@ -73,10 +75,8 @@ def main(config: DictConfig, reporter: Run) -> None:
     write_records(path, everything)
     seconds = time.perf_counter() - started
     console.print(run_table(records, config.name, {**Rows().columns, "scheme": None}))
-    answers = [line for line in of_kind(records, "answers") if "marks" in line]
-    reporter.table("answers", answers_frame([*of_kind(records, "questions"), *answers]))
-    asked = models[0].load(first_questions(settings))
-    reporter.table("samples", samples([asked.whole(k) for k in range(min(8, len(asked.examples)))]))
+    reporter.table("answers", lambda: greedy_frame(records))
+    reporter.table("samples", lambda: sample_frame(models[0], settings))
     reporter.records(path)
     console.print(
         f"{config.name}: {len(records)} records of {len(models)} models in {seconds:.0f} s, "
@@ -93,14 +93,24 @@ def main(config: DictConfig, reporter: Run) -> None:
         reporter.figures({figure.stem: figure for figure in output.glob(f"{config.name}-*.png")})
 
 
-def sets_of(settings: Mapping[str, Any], block: Block, size: int) -> list[AnyQuestions]:
-    """The sets of questions of a block, or the one of the benchmark that is named."""
-    return block.question_sets(settings["worlds"], size, settings["benchmark"])
+def sets_of(
+    settings: Mapping[str, Any], axes: Mapping[str, Any], size: int
+) -> dict[AnyQuestions, None]:
+    """The sets of questions of a sweep, or the one of the benchmark that is named; each once."""
+    found = Sweep.of(axes).question_sets(settings["worlds"], size, settings["benchmark"])
+    return dict.fromkeys(found)
 
 
-def first_questions(settings: Mapping[str, Any]) -> AnyQuestions:
-    """The first of all sets of questions."""
-    return sets_of(settings, Block.of(settings["blocks"][0]), settings["size"])[0]
+def greedy_frame(records: Sequence[Record]) -> pd.DataFrame:
+    """Accuracies of all conditions, but for those that are sampled."""
+    answers = [line for line in of_kind(records, "answers") if "marks" in line]
+    return answers_frame([*of_kind(records, "questions"), *answers])
+
+
+def sample_frame(model: Model, settings: Mapping[str, Any]) -> pd.DataFrame:
+    """The first questions of all."""
+    asked = model.load(next(iter(sets_of(settings, settings["sweeps"][0], settings["size"]))))
+    return samples([asked.whole(k) for k in range(min(8, len(asked.examples)))])
 
 
 def merged(known: Iterable[Record], new: Iterable[Record], models: Sequence[str]) -> list[Record]:
@@ -113,7 +123,7 @@ def merged(known: Iterable[Record], new: Iterable[Record], models: Sequence[str]
 def run(
     settings: dict[str, Any], models: list[Model], progress: Any
 ) -> tuple[list[dict[str, Any]], int]:
-    """All records of an experiment, and how many batches of logits had to be computed.
+    """All records of an experiment, and how many cells had to be asked.
 
     Args:
         settings: of ``conf/ablate.yaml`` and one file of ``conf/experiment``.
@@ -121,35 +131,34 @@ def run(
         progress: bars to show.
     """
     root = Path(settings["results"])
-    question_sets = functools.partial(sets_of, settings)
-    store = LogitStore(root / "logits")
-    tuning = Block.of({"questions": settings["tuning"], "split": "dev"})
-    chooser = Chooser(store, question_sets(tuning, settings["dev_size"]), settings["alphas"])
-    bench = Bench(store, chooser, root / "cells")
-    blocks = [Block.of(node) for node in settings["blocks"]]
-    todo = [
-        (block, model, questions)
-        for block in blocks
-        for questions in question_sets(block, settings["size"])
-        for model in models
+    store = RowStore(root / "rows")
+    tuning = [
+        questions
+        for axes in settings["tuning"]
+        for questions in sets_of(settings, {**axes, "split": "dev"}, settings["dev_size"])
     ]
+    chooser = Chooser(store, list(dict.fromkeys(tuning)), settings["alphas"])
+    bench = Bench(store, chooser, root / "cells", settings["strategies"])
+    # A dictionary, since sweeps may have cells in common, all of them where a benchmark is named.
+    todo = {
+        (Sweep.of(axes), model, questions): None
+        for axes in settings["sweeps"]
+        for questions in sets_of(settings, axes, settings["size"])
+        for model in models
+    }
     task = progress.add_task(settings["name"], total=len(todo))
-    # A dictionary, since blocks may have lines in common; insertion keeps the order.
+    # A dictionary, since sweeps may have lines in common; insertion keeps the order.
     records: dict[str, dict[str, Any]] = {}
 
     def add(found: list[dict[str, Any]]) -> None:
         records.update({repr(sorted(record.items(), key=str)): record for record in found})
 
-    for block, model, questions in todo:
+    for sweep, model, questions in todo:
         add([model.load(questions).record()])
-        add(bench.plain(block, model, questions))
-        for rows in rows_grid(block.rows):
-            add(bench.cell(block, model, questions, rows))
-        add(bench.strategies(block, model, questions))
+        add(bench.lines(sweep, model, questions))
         progress.advance(task)
     for node in settings["costs"]:
-        block = Block.of({"questions": node["questions"]})
-        for questions in question_sets(block, node["size"]):
+        for questions in sets_of(settings, node["questions"], node["size"]):
             for model in models:
                 found = cost_records(model, questions, node["strategies"], repeats=node["repeats"])
                 add(found)

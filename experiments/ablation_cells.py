@@ -1,48 +1,41 @@
-"""What models answered, kept: the logits of every row that an ablation looks at.
+"""What models answered, kept: records of every row that an ablation looks at.
 
-What is computed is kept in files that are written in one move and named by all that determines
-them, the weights included: an interrupted run goes on where it stopped, and experiments share what
-they have in common.
+They are the records of any evaluation (`focus.evaluation`), of one token, with every column of
+every row. A cell has a folder that is named by all that determines it, the weights included: an
+interrupted run goes on where it stopped, and experiments share what they have in common.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import functools
+import shutil
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
+from cachetools import LRUCache
 from torch import Tensor
 
-from analysis.rules import Evidence
 from experiments.ablation_models import Model
 from experiments.ablation_questions import AnyQuestions, Loaded
 from experiments.ablation_rows import Rows
-from focus.decoding import (
-    STRATEGIES,
-    AbstractDecoding,
-    CaptionThenAnswer,
-    Plain,
-    SingleImage,
-    Vcd,
-)
-from focus.decoding.interventions import AbstractIntervention
-from focus.errors import UnknownNameError
-from focus.first_tokens import first_logits, row_logits
-from focus.records import digest
+from focus.decoding import STRATEGIES, AbstractDecoding, GenerationSettings, Plain
+from focus.errors import FocusError, UnknownNameError
+from focus.evaluation import Cell, answered
+from focus.evidence import Evidence, rows_of
+from focus.records import RECORDS, RecordFile, digest, read_records
 
-#: Strategies that change the prompt or the forward pass, and leave one row.
-INTERVENING = sorted(
-    name
-    for name, strategy in STRATEGIES.items()
-    if issubclass(strategy, AbstractIntervention | CaptionThenAnswer)
-)
+ONE_TOKEN = GenerationSettings(max_new_tokens=1)
+#: Cells whose rows stay in memory: the sets that settings are chosen on, each rule anew.
+IN_MEMORY = 32
+
+FoundRows = list[dict[str, Tensor]]
 
 
-class LogitStore:
-    """Logits by what determines them, in memory for the current cell and in files for good.
+class RowStore:
+    """Rows of cells, by what determines them.
 
     Args:
         folder: created when first written to.
@@ -50,96 +43,97 @@ class LogitStore:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        #: How many passes were computed, for tests and the closing line of a run.
+        #: How many cells had questions to ask, for tests and the closing line of a run.
         self.computed = 0
+        self._known: LRUCache[Path, FoundRows] = LRUCache(maxsize=IN_MEMORY)
 
-    def plain(self, model: Model, questions: AnyQuestions) -> Tensor:
-        """Plain decoding: ``[questions, columns]``."""
-        return self._alone(model, questions, "plain", Plain())
-
-    def evidence(self, model: Model, questions: AnyQuestions, rows: Rows) -> Evidence:
-        """Plain decoding and every row."""
-
-        def compute(loaded: Loaded) -> list[Tensor]:
-            asked = loaded.each_request(rows, budget=model.vlm.budget)
-            found = row_logits(
-                model.engine, asked, rows.strategy,
-                tint=rows.tint, columns=model.columns(loaded).of,
-            )  # fmt: skip
-            return [found.reference, found.branches, found.numbers]
-
-        # Further noise would fill the disk and is used by one experiment, which keeps its answers.
-        reference, branches, numbers = self._kept(
-            model, questions, asdict(rows), compute, keep=replace(rows, targets="units") == Rows()
-        )
-        target = model.load(questions).target(rows)
-        return Evidence(self.plain(model, questions), reference, branches, target, numbers)
-
-    def vcd(self, model: Model, questions: AnyQuestions, strategy: Vcd) -> Tensor:
-        """The diffused row of VCD: ``[questions, columns]``."""
-        what = {"vcd": strategy.step, "seed": strategy.seed}
-        return self._alone(model, questions, what, strategy)
-
-    def isolated(self, model: Model, questions: AnyQuestions) -> Tensor:
-        """Plain decoding whose images do not see each other: ``[questions, columns]``."""
-        return self._alone(model, questions, "isolated", Plain(flow="isolated"))
-
-    def single(self, model: Model, questions: AnyQuestions) -> Tensor:
-        """The asked view alone, the others removed: ``[questions, columns]``."""
-        return self._alone(model, questions, "single", SingleImage())
-
-    def decoded(
-        self, model: Model, questions: AnyQuestions, name: str, setting: Mapping[str, Any]
-    ) -> Tensor:
-        """A strategy that changes the prompt or the forward pass: ``[questions, columns]``.
+    def first(self, model: Model, questions: AnyQuestions, strategy: AbstractDecoding) -> Tensor:
+        """The first row of a strategy, before anything is combined: ``[questions, columns]``.
 
         Raises:
-            UnknownNameError: there is no such strategy.
-            PromptError: it has nothing to act on in this model's prompts.
+            FocusError: a question that it cannot be asked.
         """
-        strategy = built(name, setting)
-        if name not in INTERVENING:
-            raise UnknownNameError("strategy of this kind", name, INTERVENING)
-        what = {"strategy": name, "setting": dict(setting)}
-        return self._alone(model, questions, what, strategy)
+        found = self._rows(model, questions, strategy)
+        return torch.stack([next(iter(rows.values())) for rows in found])
 
-    def _alone(
-        self, model: Model, questions: AnyQuestions, what: object, strategy: AbstractDecoding
-    ) -> Tensor:
-        """The first row of a strategy, before anything is combined."""
+    def evidence(self, model: Model, questions: AnyQuestions, rows: Rows) -> Evidence:
+        """Plain decoding and every row.
 
-        def compute(loaded: Loaded) -> list[Tensor]:
-            asked = loaded.each_request(budget=model.vlm.budget)
-            columns = model.columns(loaded).of
-            return [first_logits(model.engine, asked, strategy, columns=columns)[0]]
+        Raises:
+            FocusError: a question that cannot be asked.
+        """
+        found = self._rows(model, questions, rows.strategy, rows)
+        target = model.load(questions).target(rows)
+        return Evidence.of(self.first(model, questions, Plain()), found, target)
 
-        (logits,) = self._kept(model, questions, what, compute)
-        return logits
+    def forget(self, model: Model, questions: AnyQuestions, rows: Rows) -> None:
+        """Removes rows that one cell alone looks at, whose answers are kept: those of further noise
+        would fill the disk."""
+        if replace(rows, targets="units") != Rows():
+            folder, _ = self._cell(model, questions, rows.strategy, rows)
+            shutil.rmtree(folder, ignore_errors=True)
+            self._known.pop(folder, None)
 
-    def _kept(
+    def _rows(
         self,
         model: Model,
         questions: AnyQuestions,
-        what: object,
-        compute: Callable[[Loaded], list[Tensor]],
-        *,
-        keep: bool = True,
-    ) -> list[Tensor]:
-        key = digest([model.fingerprint, asdict(questions), what])
-        path = self.folder / model.name / f"{questions.key}-{key}.npz"
-        if path.exists():
-            with np.load(path) as arrays:
-                return [torch.from_numpy(arrays[name]) for name in sorted(arrays.files)]
-        tensors = compute(model.load(questions))
-        self.computed += 1
-        if keep:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            partial = path.with_suffix(".part")
-            with partial.open("wb") as file:
-                arrays = {f"logits{i}": t.numpy() for i, t in enumerate(tensors)}
-                np.savez(file, **arrays)
-            partial.replace(path)
-        return tensors
+        strategy: AbstractDecoding,
+        rows: Rows | None = None,
+    ) -> FoundRows:
+        folder, settings = self._cell(model, questions, strategy, rows)
+        if folder not in self._known:
+            records = list(read_records(folder / RECORDS))
+            if len(records) < len(model.load(questions).examples):
+                # Another process may be at it: what it has asked is not asked again.
+                with RecordFile(folder, settings, wait=True) as file:
+                    self._ask(file, model, model.load(questions), strategy, rows)
+                    records = file.records
+            self._known[folder] = [rows_of(record) for record in records]
+        return self._known[folder]
+
+    def _ask(
+        self,
+        file: RecordFile,
+        model: Model,
+        loaded: Loaded,
+        strategy: AbstractDecoding,
+        rows: Rows | None,
+    ) -> None:
+        """Asks what has no record yet."""
+        columns = model.columns(loaded)
+        ask = functools.partial(loaded.request, rows=rows, budget=model.vlm.budget)
+        cell = Cell(
+            model.engine, loaded.benchmark, strategy, ONE_TOKEN, strategy.name,
+            columns=columns, ask=ask,
+        )  # fmt: skip
+        left = range(len(file.records), len(loaded.examples))
+        self.computed += bool(left)
+        for start in left[:: cell.engine.batch]:
+            places = range(start, min(start + cell.engine.batch, left.stop))
+            examples = [loaded.whole(place) for place in places]
+            answers = zip(places, examples, answered(cell, examples), strict=True)
+            for place, example, answer in answers:
+                if isinstance(answer, FocusError):
+                    raise answer
+                file.append({**cell.labels, "id": example.id, "index": place, **answer})
+
+    def _cell(
+        self,
+        model: Model,
+        questions: AnyQuestions,
+        strategy: AbstractDecoding,
+        rows: Rows | None,
+    ) -> tuple[Path, dict[str, Any]]:
+        """Folder of a cell, and its settings."""
+        settings = {
+            "model": model.fingerprint,
+            "questions": asdict(questions),
+            "decoding": {"name": strategy.name, **asdict(strategy)},  # type: ignore[call-overload]
+            "targets": rows and rows.targets,
+        }
+        name = f"{questions.key}-{strategy.name}-{digest(settings)}"
+        return self.folder / model.name / name, settings
 
 
 def built(name: str, setting: Mapping[str, Any]) -> AbstractDecoding:

@@ -9,7 +9,7 @@ accuracy for cost, so there the smallest is taken that gives up no more than `SL
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -17,11 +17,11 @@ from torch import Tensor
 
 from analysis.ablations import adaptive_curve, choose
 from analysis.rules import apply_rule
-from experiments.ablation_cells import LogitStore
+from experiments.ablation_cells import RowStore, built
 from experiments.ablation_models import Model
 from experiments.ablation_questions import AnyQuestions
 from experiments.ablation_rows import Rows
-from focus.decoding import Vcd
+from focus.decoding import Plain, Vcd
 from focus.errors import InvalidValueError
 from focus.marks import read
 
@@ -42,7 +42,7 @@ class Chooser:
         InvalidValueError: tuning questions of another split.
     """
 
-    store: LogitStore
+    store: RowStore
     tuning: Sequence[AnyQuestions]
     alphas: Sequence[float]
     choices: dict[tuple[str, str, str], dict[str, Any]] = field(default_factory=dict)
@@ -99,7 +99,8 @@ class Chooser:
         if key not in self.choices:
 
             def accuracy(setting: Mapping[str, Any]) -> float:
-                logits = [self.store.decoded(model, q, name, setting) for q in self.tuning]
+                strategy = built(name, setting)
+                logits = [self.store.first(model, q, strategy) for q in self.tuning]
                 pairs = zip(self.tuning, logits, strict=True)
                 return float(np.mean([_accuracy(model, q, found, reading) for q, found in pairs]))
 
@@ -148,17 +149,18 @@ class Chooser:
         }
 
 
-def vcd_answer(store: LogitStore, model: Model, questions: AnyQuestions, vcd: Vcd) -> Tensor:
+def vcd_answer(store: RowStore, model: Model, questions: AnyQuestions, vcd: Vcd) -> Tensor:
     """First-token logits of VCD: ``[questions, vocabulary]``."""
-    plain = store.plain(model, questions)
+    plain = store.first(model, questions, Plain())
     if vcd.alpha == 0:
         return vcd.combine(plain.unsqueeze(0))
-    diffused = store.vcd(model, questions, vcd)
+    # Its rows are the same under any weight but 0.
+    diffused = store.first(model, questions, replace(vcd, alpha=Vcd().alpha))
     return vcd.combine(diffused.new_tensor(np.stack([diffused.numpy(), plain.numpy()])))
 
 
 def adaptive_parts(
-    store: LogitStore, model: Model, questions: AnyQuestions, rule: str, alpha: float, reading: str
+    store: RowStore, model: Model, questions: AnyQuestions, rule: str, alpha: float, reading: str
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Margin of plain decoding (probability), its accuracy and that of the rule, per question."""
     evidence = store.evidence(model, questions, Rows())

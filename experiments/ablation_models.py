@@ -10,15 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-import torch
 from omegaconf import DictConfig, OmegaConf
-from torch import Tensor
 
 from experiments.ablation_questions import AnyQuestions, Loaded, load_questions
 from experiments.config import CONF, build, plain
 from focus.engines import AbstractEngine
 from focus.errors import InvalidValueError, UnknownNameError
-from focus.marks import CANDIDATES, READINGS, AnswerKey
+from focus.evidence import Columns
+from focus.marks import AnswerKey
 from focus.models import VisionLanguageModel
 from focus.models.loading import EMBEDDED_PREFIX, embedded_names, embedded_path
 from focus.records import digest, identity
@@ -27,40 +26,6 @@ from focus.worlds.questions import UNKNOWN
 
 #: Of vocabularies up to this size, every token is looked at.
 SMALL = 4096
-
-
-@dataclass(frozen=True)
-class Columns:
-    """The tokens that logits are kept of, one column each.
-
-    Of the small vocabulary of an embedded model that is every token, and what greedy decoding says
-    can be read. Of a large one it is the tokens that answers begin with; all others together are
-    the last column, with their joint probability, and only the candidates can be ranked.
-
-    Args:
-        ids: column of every answer, by its text.
-        words: text of every column.
-        tokens: those with a column of their own; None for all.
-        unknown: what a model says that abstains, if it was taught to.
-    """
-
-    ids: Mapping[str, int]
-    words: Mapping[int, str]
-    tokens: tuple[int, ...] | None = None
-    unknown: str | None = None
-
-    @property
-    def readings(self) -> tuple[str, ...]:
-        """How answers can be read off them."""
-        return READINGS if self.tokens is None else (CANDIDATES,)
-
-    def of(self, logits: Tensor) -> Tensor:
-        """``[..., vocabulary]`` to ``[..., columns]``."""
-        if self.tokens is None:
-            return logits
-        kept = torch.tensor(self.tokens)
-        rest = logits.float().index_fill(-1, kept, -torch.inf).logsumexp(-1, keepdim=True)
-        return torch.cat([logits[..., kept].float(), rest], dim=-1)
 
 
 @dataclass(frozen=True)
@@ -128,7 +93,7 @@ class Model:
     def key(self, loaded: Loaded) -> AnswerKey:
         """What each column is worth as an answer."""
         columns = self.columns(loaded)
-        return AnswerKey.of(loaded.examples, columns.ids, columns.unknown)
+        return AnswerKey.of(loaded.examples, columns.ids, columns.unknown, len(columns.words))
 
 
 @functools.lru_cache(maxsize=2)

@@ -14,17 +14,15 @@ from omegaconf import OmegaConf
 from PIL import Image
 from torch import Tensor
 
-from experiments.ablation_rows import Rows, combinations
+from experiments.ablation_rows import Rows
 from experiments.config import build
-from experiments.evaluation import ITEM_ERRORS, request_of
 from experiments.tuning import to_dev
 from focus.benchmarks.base import AbstractBenchmark, Example
 from focus.benchmarks.embedded import KINDS, AbstractEmbedded, asked_view, view_units
 from focus.decoding import Request
 from focus.errors import InvalidValueError, UnknownNameError
+from focus.evaluation import ITEM_ERRORS, request_of
 from focus.records import digest
-from focus.worlds import WORLDS
-from focus.zoo.mixture import MAX_FRAMES
 
 
 @dataclass(frozen=True)
@@ -138,42 +136,6 @@ def questions_of(node: Mapping[str, Any], *, split: str, size: int) -> AnyQuesti
     return Questions(benchmark.world, benchmark.kind, split, size, **dials, seed=benchmark.seed)
 
 
-def questions_grid(
-    grid: Mapping[str, Any], worlds: Sequence[str], *, split: str, size: int
-) -> Iterator[Questions]:
-    """Every combination of the settings in `grid` that a world can ask.
-
-    A world of clips has room for two views, and none can share more attributes than it has; such
-    combinations are left out, since a grid is about all worlds.
-
-    Args:
-        grid: fields of `Questions`, each with a value or a list of them; ``worlds`` narrows the
-            worlds, ``similarity: each`` stands for every value that the world has.
-        worlds: names.
-        split, size: of all of them.
-    """
-    settings = {name: value for name, value in grid.items() if name != "worlds"}
-    for world in grid.get("worlds", worlds):
-        if world not in worlds:
-            continue
-        attributes, frames = WORLDS[world].attributes, WORLDS[world].frames
-        own = dict(settings)
-        if own.get("similarity") == "each":
-            own["similarity"] = list(range(len(attributes)))
-        for values in combinations(own):
-            questions = Questions(world=world, split=split, size=size, **values)
-            number = int(
-                questions.num_images or getattr(KINDS[questions.kind], "num_images", None) or 1
-            )
-            most = len(attributes) - getattr(KINDS[questions.kind], "least_changes", 1)
-            if number * frames > MAX_FRAMES or (questions.similarity or 0) > most:
-                continue
-            if questions.similarity is None and hasattr(KINDS[questions.kind], "similarity"):
-                common = getattr(KINDS[questions.kind], "similarity", 0)
-                questions = replace(questions, similarity=min(common, most))
-            yield questions
-
-
 @dataclass(frozen=True)
 class Loaded:
     """Questions with all that is known of them.
@@ -215,9 +177,13 @@ class Loaded:
             rows: whose target units are named.
             budget: of the model's images, see `focus.models.Checkpoint`.
         """
-        for place, example in enumerate(self.examples):
-            request = request_of(self.benchmark, self.whole(place), budget=budget)
-            yield request if rows is None else rows.request(request, example)
+        for place in range(len(self.examples)):
+            yield self.request(self.whole(place), rows, budget=budget)
+
+    def request(self, example: Example, rows: Rows | None, *, budget: str) -> Request:
+        """What a strategy is asked about one question; see `each_request`."""
+        request = request_of(self.benchmark, example, budget=budget)
+        return request if rows is None else rows.request(request, example)
 
     def whole(self, place: int) -> Example:
         """The question at a place, with its images."""

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from focus.benchmarks.base import Example
 from focus.benchmarks.embedded import asked_view, view_units
-from focus.decoding import ComposedFocus, Focus, MaskedFocus, Request
+from focus.decoding import AbstractDecoding, ComposedFocus, Focus, MaskedFocus, Request
 from focus.errors import InvalidValueError, UnknownNameError
-from focus.first_tokens import Branches, Tint
 from focus.noise import NoiseConfig
+from focus.tinted import TINTS, Tint, Tinted
 
 TARGETS = ("units", "all", "named", "pairs")
 #: How a row's text is kept from the other images: by noise in a sequence of its own, by noise
@@ -29,7 +27,7 @@ class Rows:
         sharing: see `focus.decoding.Focus`.
         targets: a branch for each view (``units``), for each image (``all``: a frame of a clip by
             itself), for the asked view alone (``named``) or for two views together (``pairs``).
-        tint: see `focus.first_tokens`.
+        tint: see `focus.tinted`.
         scheme: one of `SCHEMES`.
     """
 
@@ -47,18 +45,25 @@ class Rows:
             raise InvalidValueError("targets", self.targets, f"one of {', '.join(TARGETS)}")
         if self.scheme not in SCHEMES:
             raise UnknownNameError("scheme", self.scheme, SCHEMES)
+        if self.tint not in TINTS:
+            raise UnknownNameError("tint", self.tint, TINTS)
         if self.tint != "none" and self.scheme != "focus":
             raise InvalidValueError("tint", self.tint, "none, unless the scheme is focus")
 
     @property
-    def strategy(self) -> Branches:
-        """The strategy that runs these rows, with the targets that `request` names."""
+    def strategy(self) -> AbstractDecoding:
+        """The strategy that runs these rows, with the targets that `request` names.
+
+        With a single image there is a reference, too: what the contrast does there is a question.
+        """
+        common: dict[str, Any] = {"targets": "named", "single_image": "contrast"}
         if self.scheme == "masked":
-            return MaskedFocus(targets="named")
-        noise = NoiseConfig(self.noise, float(self.scale), self.severity, self.seed)
-        common: dict[str, Any] = {"noise": noise, "sharing": self.sharing, "targets": "named"}
+            return MaskedFocus(**common)
+        common["noise"] = NoiseConfig(self.noise, float(self.scale), self.severity, self.seed)
+        common["sharing"] = self.sharing
         if self.scheme == "focus":
-            return Focus(**common)
+            focus = Focus(**common)
+            return focus if self.tint == "none" else Tinted(focus, self.tint)
         return ComposedFocus(**common, flow="kept" if self.scheme == "composed" else "isolated")
 
     @property
@@ -91,31 +96,3 @@ class Rows:
         if view is None or self.targets == "all":
             return None
         return {"units": view, "pairs": view // 2, "named": 0}[self.targets]
-
-
-def rows_grid(grids: Sequence[Mapping[str, Any]]) -> list[Rows]:
-    """Every combination of every grid, each once.
-
-    Raises:
-        UnknownNameError: a setting that rows do not have.
-    """
-    known = [field.name for field in fields(Rows)]
-    found: dict[Rows, None] = {}
-    for grid in grids:
-        for name in grid:
-            if name not in known:
-                raise UnknownNameError("setting of rows", name, known)
-        for values in combinations(grid):
-            found[Rows(**values)] = None
-    return list(found) or [Rows()]
-
-
-def combinations(grid: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """Every combination of the listed values.
-
-    >>> list(combinations({"a": [1, 2], "b": 3}))
-    [{'a': 1, 'b': 3}, {'a': 2, 'b': 3}]
-    """
-    listed = [v if isinstance(v, list | tuple) else [v] for v in grid.values()]
-    for values in itertools.product(*listed):
-        yield dict(zip(grid, values, strict=True))

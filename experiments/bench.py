@@ -42,7 +42,7 @@ from experiments.benching import (
     sized_request,
 )
 from experiments.config import entry_point, plain
-from experiments.evaluation import make_console, progress_bars, request_of, set_threads
+from experiments.evaluation import make_console, progress_bars, set_threads
 from experiments.logging import Run, reported
 from focus.benchmarks.embedded import IndexedQuestion
 from focus.decoding import (
@@ -57,6 +57,7 @@ from focus.decoding import (
 from focus.engines import LocalEngine, VllmEngine
 from focus.environment import environment
 from focus.errors import UnknownNameError
+from focus.evaluation import request_of
 from focus.models import Checkpoint, VisionLanguageModel
 
 PLAIN = "plain decoding"

@@ -9,9 +9,9 @@ from typing import Any
 import pandas as pd
 
 from analysis.summary import CELL
-from experiments.evaluation import ITEM_ERRORS, Cell
 from experiments.logging import Run, samples
 from focus.benchmarks import AbstractBenchmark, Example
+from focus.evaluation import ITEM_ERRORS, Cell
 from focus.records import Record
 
 #: Columns of a summary that are told.

@@ -31,11 +31,9 @@ from analysis.tables import PAIRED_NOTE, paired_table
 from experiments.cell_reports import report_cells
 from experiments.config import CONF, build, entry_point, plain
 from experiments.evaluation import (
-    Cell,
     evaluate_cell,
     make_console,
     progress_bars,
-    request_of,
     set_threads,
     write_summary,
 )
@@ -46,6 +44,7 @@ from focus.decoding.shown import render
 from focus.engines import LocalEngine
 from focus.environment import peak_memory
 from focus.errors import UnknownNameError
+from focus.evaluation import Cell, request_of
 from focus.images import IMAGE_PLACEHOLDER
 from focus.models import VisionLanguageModel
 from focus.records import Record, RecordFile

@@ -25,13 +25,14 @@ from rich.padding import Padding
 from rich.text import Text
 
 from experiments.config import build, check_positive, entry_point
-from experiments.evaluation import progress_bars, request_of, set_threads
+from experiments.evaluation import progress_bars, set_threads
 from experiments.logging import Run, reported, samples
 from focus import doctor
 from focus.benchmarks import AbstractBenchmark
 from focus.benchmarks.hub import AbstractHubBenchmark
 from focus.doctor import Check, attempt
 from focus.errors import DatasetUnavailableError
+from focus.evaluation import request_of
 
 COLOURS = {"ok": "green", "warn": "yellow", "fail": "red"}
 

@@ -28,12 +28,10 @@ from analysis.tables import length_note, power_note, summary_table
 from experiments.cell_reports import report_cells
 from experiments.config import CONF, build, build_settings, entry_point, plain
 from experiments.evaluation import (
-    Cell,
     evaluate_cell,
     make_console,
     progress_bars,
     set_threads,
-    variants,
     write_summary,
 )
 from experiments.logging import Run, reported
@@ -42,6 +40,7 @@ from focus.benchmarks import AbstractBenchmark
 from focus.decoding import AbstractDecoding
 from focus.environment import environment, peak_memory
 from focus.errors import CheckpointUnavailableError, DatasetUnavailableError, UnknownNameError
+from focus.evaluation import Cell, variants
 from focus.models import VisionLanguageModel
 from focus.records import Record, RecordFile, Shard, digest, identity
 

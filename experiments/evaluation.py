@@ -1,16 +1,14 @@
-"""Running a strategy over a benchmark: one record per question, resumable."""
+"""Running a cell of `focus.evaluation` over its questions: one record each, resumable."""
 
 from __future__ import annotations
 
 import json
-import math
 import shutil
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from rich.console import Console
@@ -26,108 +24,15 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.text import Text
-from torch import Tensor
 
 from analysis.breakdown import breakdown
 from analysis.summary import summarise
 from experiments.logging import ReportedProgress, Run
-from focus.benchmarks import AbstractBenchmark, Example
-from focus.decoding import AbstractDecoding, Decoded, GenerationSettings, Request
-from focus.decoding.base import REQUEST_ERRORS
-from focus.engines import AbstractEngine
-from focus.errors import (
-    DatasetSchemaError,
-    FocusError,
-    InvalidValueError,
-    TooManyFailuresError,
-)
-from focus.models import VisionLanguageModel
-from focus.records import Record, RecordFile, digest
-from focus.scoring import Score, choice_tokens, first_tokens
+from focus.benchmarks import Example
+from focus.errors import FocusError, InvalidValueError, TooManyFailuresError
+from focus.evaluation import ITEM_ERRORS, Cell, answered, failed_answer, prompt_hash
+from focus.records import Record, RecordFile
 
-
-@dataclass(frozen=True)
-class Cell:
-    """One benchmark under one strategy and model: the unit of evaluation.
-
-    Args:
-        engine: the model, and how many questions it takes at once.
-        benchmark: its questions.
-        decoding: the strategy.
-        settings: how tokens are chosen.
-        decoding_name: how records and tables call the strategy.
-        seed: of noise and sampling; None for a strategy that draws nothing.
-        order: which order of options or images is asked, see `AbstractBenchmark.orders`.
-    """
-
-    engine: AbstractEngine
-    benchmark: AbstractBenchmark
-    decoding: AbstractDecoding
-    settings: GenerationSettings
-    decoding_name: str
-    seed: int | None = None
-    order: int = 0
-
-    @property
-    def vlm(self) -> VisionLanguageModel:
-        """The model that answers."""
-        return self.engine.vlm
-
-    def request(self, example: Example) -> Request:
-        """What the strategy is asked."""
-        request = request_of(self.benchmark, example, budget=self.vlm.budget)
-        tokens = choice_tokens(self.vlm.processor.tokenizer, example.choices)
-        if any(len(ids) > 1 for ids in tokens):  # otherwise the first step of the answer has all
-            request = replace(request, candidates=example.choices)
-        return request
-
-    @property
-    def labels(self) -> dict[str, Any]:
-        """What tells its records from those of other cells."""
-        return {
-            "benchmark": self.benchmark.name,
-            "model": self.vlm.name,
-            "decoding": self.decoding_name,
-            "seed": self.seed,
-            "order": self.order,
-        }
-
-    @property
-    def title(self) -> str:
-        """What the progress bar says."""
-        extra = [f"order {self.order}"] if self.order else []
-        extra += [f"seed {self.seed}"] if self.seed else []
-        return " · ".join([self.benchmark.name, self.vlm.name, self.decoding_name, *extra])
-
-
-def variants(cell: Cell, *, orders: int, noise_seeds: int) -> list[Cell]:
-    """The cell in every order that is asked for, and its first order under further noise seeds.
-
-    Args:
-        cell: the plain cell.
-        orders: how many orders, at most; a benchmark may allow fewer.
-        noise_seeds: how many seeds; strategies without noise have one.
-    """
-    reordered = [
-        replace(cell, benchmark=cell.benchmark.reordered(order), order=order)
-        for order in range(min(orders, cell.benchmark.orders))
-    ]
-    if cell.decoding.reseeded(1) is None:
-        return reordered
-    reseeded = [
-        replace(
-            cell,
-            decoding=cast(AbstractDecoding, cell.decoding.reseeded(k)),
-            settings=replace(cell.settings, seed=cell.settings.seed + k),
-            seed=k,
-        )
-        for k in range(1, noise_seeds)
-    ]
-    return [*reordered, *reseeded]
-
-
-#: What is wrong with one question and not with the run.
-ITEM_ERRORS = (*REQUEST_ERRORS, DatasetSchemaError)
 #: Share of questions that may fail; a run is given up when more have, of `FEWEST` at the least.
 MOST_FAILED, FEWEST = 0.05, 20
 
@@ -159,7 +64,7 @@ def evaluate_cell(
     done = 0
     for start in range(0, len(mine), cell.engine.batch):
         part = mine[start : start + cell.engine.batch]
-        answers = answered(cell, part, labels, records)
+        answers = records_of(cell, part, labels, records)
         for index in part:
             done += 1
             record = answers.get(index)
@@ -174,7 +79,7 @@ def evaluate_cell(
         raise TooManyFailuresError(_failures(cell, failures, len(mine)))
 
 
-def answered(
+def records_of(
     cell: Cell, indices: Sequence[int], labels: Mapping[str, Any], records: RecordFile
 ) -> dict[int, Record]:
     """Records of the questions at `indices`, asked together; those with nothing (left) to ask
@@ -193,14 +98,11 @@ def answered(
         asked = {"id": example.id, "answer": example.answer, "prompt_hash": prompt_hash(example)}
         if not turned and {**labels, **asked} not in records:
             examples[index] = example
-    requests = [cell.request(example) for example in examples.values()]
-    answers = cell.decoding.decode_many(cell.engine, requests, cell.settings, keep_logits="first")
+    answers = answered(cell, list(examples.values()))
     for (index, example), answer in zip(examples.items(), answers, strict=True):
         own = {**labels, "id": example.id, "index": index}
-        if isinstance(answer, FocusError):
-            found[index] = {**own, **failed_answer(example, answer)}
-        else:
-            found[index] = {**own, **answer_record(cell, example, answer), "error": None}
+        told = failed_answer(example, answer) if isinstance(answer, FocusError) else answer
+        found[index] = {**own, **told}
     return found
 
 
@@ -212,138 +114,6 @@ def _failures(cell: Cell, errors: Sequence[str], asked: int) -> str:
         f"more than {MOST_FAILED:.0%}; the first: {errors[0]} (all are in the records; "
         "retry_failed=true asks these questions again)"
     )
-
-
-def failed_answer(example: Example | None, error: Exception) -> Record:
-    """What is recorded instead of an answer; the question may not even have been readable."""
-    known = example or Example(id="", images=(), question="", answer="")
-    return {
-        **question_fields(known),
-        "text": "",
-        **score_fields(Score(None, correct=False)),
-        "choice_answer": None,
-        "truncated": False,
-        "seconds": 0.0,
-        "error": f"{type(error).__name__}: {error}",
-    }
-
-
-def answer_record(cell: Cell, example: Example, decoded: Decoded) -> Record:
-    """The record of one answer, without the labels of its cell."""
-    score = cell.benchmark.score(decoded.text, example.reference)
-    return {
-        **question_fields(example),
-        "text": decoded.text,
-        "truncated": decoded.truncated[0],
-        **score_fields(score),
-        **row_records(cell.vlm, decoded, example),
-        "budget": cell.vlm.budget,
-        "image_tokens": list(decoded.image_tokens),
-        "noise_mean": decoded.noise_mean,
-        "noise_std": decoded.noise_std,
-        "num_rows": decoded.num_rows,
-        "num_encoded": decoded.num_encoded,
-        "prompt_tokens": decoded.prompt_tokens,
-        "prompt_hash": prompt_hash(example),
-        "seconds": round(decoded.seconds, 5),
-    }
-
-
-def prompt_hash(example: Example) -> str:
-    """Identity of the text that a model reads."""
-    return digest([example.question, example.system or None])
-
-
-def question_fields(example: Example) -> Record:
-    """What a record keeps of its question."""
-    return {
-        "category": example.category,
-        "group": example.group,
-        "cluster": example.cluster,
-        "answer": example.answer,
-        "permutation": list(example.permutation),
-        "traceable": bool(example.distractors),
-        "distractors": list(example.distractors),
-        "choices": list(example.choices),
-        "targets": list(example.targets),
-        "truths": [dict(truth) for truth in example.truths],
-        "metadata": dict(example.metadata),
-        "num_images": len(example.images),
-    }
-
-
-def request_of(
-    benchmark: AbstractBenchmark, example: Example, *, budget: str = "checkpoint"
-) -> Request:
-    """What a strategy is asked; benchmark and example are the key of every draw.
-
-    Args:
-        benchmark: that asks.
-        example: one of its questions.
-        budget: of the model's images; the published one has a size of its own for some benchmarks.
-    """
-    images, squared = example.images, benchmark.published_size
-    if squared and budget == "published":
-        images = tuple(image.resize(squared) for image in images)
-    return Request(
-        images=images,
-        question=example.question,
-        sample_id=f"{benchmark.name}/{example.id}",
-        system=example.system or None,
-        targets=example.targets or None,
-        published_single=benchmark.published_single,
-    )
-
-
-def score_fields(score: Score) -> Record:
-    """What a record keeps of a score."""
-    return {
-        "parsed": score.parsed,
-        "correct": score.correct,
-        "score": score.value,
-        "leaked": score.leaked,
-        "unparsed": score.unparsed,
-    }
-
-
-def row_records(vlm: VisionLanguageModel, decoded: Decoded, example: Example) -> Record:
-    """The first step, row by row: what each would say, and log-probabilities of the choices.
-
-    There are two readings of an answer: the generated text, and the most likely of the candidate
-    answers (`choice_answer`), which a model cannot evade by saying something else. Choices of one
-    token each are read from the first step of the answer; others had a pass of their own and have
-    the log-likelihood of all of their tokens, not normalised by their length. Where a strategy has
-    ruled out every choice, `choice_answer` is empty, which is never right.
-    """
-    nothing = {"choice_answer": None, "choice_logprobs": None, "row_logprobs": None}
-    if not decoded.branch_logits:
-        return {"row_tops": None, **nothing}
-    rows = dict(zip(decoded.row_labels, decoded.branch_logits[0][:, 0], strict=True))
-    tops = {
-        label: vlm.processor.tokenizer.decode([int(row.argmax())]).strip()
-        for label, row in rows.items()
-    }
-    scored = decoded.scored
-    if scored is not None:
-        combined = values = scored.combined
-        by_row = torch.stack([each.sum(dim=1) for each in scored.rows], dim=1)
-    elif tokens := first_tokens(vlm.processor.tokenizer, example.choices):
-        combined = decoded.combined_logits[0][0][tokens]
-        values = decoded.combined_logits[0][0].log_softmax(dim=-1)[tokens]
-        by_row = torch.stack([row.log_softmax(dim=-1)[tokens] for row in rows.values()])
-    else:
-        return {"row_tops": tops, **nothing}
-
-    def rounded(values: Tensor) -> list[float | None]:
-        return [round(v, 4) if math.isfinite(v) else None for v in values.tolist()]
-
-    best = int(combined.argmax())
-    return {
-        "row_tops": tops,
-        "choice_answer": example.choices[best] if bool(combined[best].isfinite()) else "",
-        "choice_logprobs": rounded(values),
-        "row_logprobs": {label: rounded(each) for label, each in zip(rows, by_row, strict=True)},
-    }
 
 
 def set_threads(threads: int | None) -> None:

@@ -33,10 +33,11 @@ from analysis.forecast import RULES, cell_means, contests, fit, with_kinds, writ
 from analysis.forecast_judging import judge
 from analysis.forecast_page import calibration_figure, page
 from analysis.rules import apply_rule
-from experiments.ablation_cells import LogitStore
+from experiments.ablation_cells import RowStore
 from experiments.ablation_models import Model, models_of
-from experiments.ablation_questions import Questions, load_questions, questions_grid
+from experiments.ablation_questions import Questions, load_questions
 from experiments.ablation_rows import Rows
+from experiments.ablation_sweeps import Sweep
 from experiments.config import check_positive, entry_point, plain
 from experiments.evaluation import make_console, progress_bars, set_threads
 from experiments.logging import Run, reported, samples
@@ -47,7 +48,7 @@ from focus.marks import CANDIDATES, MARKS, READINGS, RIGHT, read
 from focus.records import digest
 
 #: Part of every key: raise it when a table of questions would come out otherwise.
-VERSION = 2
+VERSION = 3
 CELLS, JUDGED, FIGURE, DOCUMENT = "cells.csv", "judged.json", "calibration.png", "README.md"
 
 
@@ -93,7 +94,7 @@ def tables(settings: Mapping[str, Any], progress: Any) -> pd.DataFrame:
         settings: of ``conf/forecast.yaml``.
         progress: bars to show.
     """
-    store = LogitStore(Path(settings["results"]) / "logits")
+    store = RowStore(Path(settings["results"]) / "rows")
     models = models_of(settings["models"], settings["weights"])
     todo = list(itertools.product(question_sets(settings), models))
     task = progress.add_task("forecast", total=len(todo))
@@ -106,11 +107,13 @@ def tables(settings: Mapping[str, Any], progress: Any) -> pd.DataFrame:
 
 def question_sets(settings: Mapping[str, Any]) -> Iterator[Questions]:
     """Every set of questions, of dev and of test."""
-    for grid, (split, size) in itertools.product(settings["questions"], settings["sizes"].items()):
-        yield from questions_grid(grid, settings["worlds"], split=split, size=size)
+    for axes, (split, size) in itertools.product(settings["questions"], settings["sizes"].items()):
+        for questions in Sweep.of({**axes, "split": split}).question_sets(settings["worlds"], size):
+            assert isinstance(questions, Questions)  # no benchmark is named
+            yield questions
 
 
-def table(store: LogitStore, model: Model, questions: Questions, folder: Path) -> pd.DataFrame:
+def table(store: RowStore, model: Model, questions: Questions, folder: Path) -> pd.DataFrame:
     """Questions of one model, computed once; read back as written, so that runs cannot differ."""
     key = digest([VERSION, model.fingerprint, asdict(questions)])
     path = folder / model.name / f"{questions.key}-{key}.csv"
@@ -122,7 +125,7 @@ def table(store: LogitStore, model: Model, questions: Questions, folder: Path) -
     return pd.read_csv(path)
 
 
-def computed(store: LogitStore, model: Model, questions: Questions) -> pd.DataFrame:
+def computed(store: RowStore, model: Model, questions: Questions) -> pd.DataFrame:
     """Statistics, which see no label, and beside them what was right under either reading."""
     loaded, evidence = model.load(questions), store.evidence(model, questions, Rows())
     key = model.key(loaded)

@@ -72,8 +72,9 @@ class Run:
     def numbers(self, values: Mapping[str, float], *, step: int | None = None) -> None:
         """Numbers that change while the command runs."""
 
-    def table(self, name: str, table: pd.DataFrame) -> None:
-        """A table; its cells may be images."""
+    def table(self, name: str, table: pd.DataFrame | Callable[[], pd.DataFrame]) -> None:
+        """A table, whose cells may be images; or what makes it, where that takes time: it is asked
+        only where tables go somewhere."""
 
     def figures(self, paths: Mapping[str, Path]) -> None:
         """Figures that were written, by name."""
@@ -145,7 +146,8 @@ class CsvRun(Run):
     about: About
 
     @attempted
-    def table(self, name: str, table: pd.DataFrame) -> None:
+    def table(self, name: str, table: pd.DataFrame | Callable[[], pd.DataFrame]) -> None:
+        table = table() if callable(table) else table
         path = self.folder / f"{self.about.command}-{name}.csv"
         path.parent.mkdir(parents=True, exist_ok=True)
         shown = [c for c in table if not table[c].map(lambda v: isinstance(v, Image.Image)).any()]
@@ -209,7 +211,8 @@ class WandbRun(Run):
         self.run.log(dict(values), step=step)
 
     @attempted
-    def table(self, name: str, table: pd.DataFrame) -> None:
+    def table(self, name: str, table: pd.DataFrame | Callable[[], pd.DataFrame]) -> None:
+        table = table() if callable(table) else table
         columns = {str(column): self._column(table[column]) for column in table}
         rows = [list(row) for row in zip(*columns.values(), strict=True)]
         self.run.log({name: self.wandb.Table(columns=list(columns), data=rows)})

@@ -28,11 +28,12 @@ from analysis.figures import save_figure
 from analysis.probes import VIEWS
 from experiments.config import CONF, build, check_positive, entry_point, plain
 from experiments.demo import model_configs
-from experiments.evaluation import make_console, progress_bars, request_of, set_threads
+from experiments.evaluation import make_console, progress_bars, set_threads
 from experiments.logging import Run, reported, samples
 from focus.benchmarks import AbstractBenchmark
 from focus.environment import peak_memory
 from focus.errors import InvalidValueError, UnknownNameError
+from focus.evaluation import request_of
 from focus.models import VisionLanguageModel
 from focus.probes import PLANTED, AbstractProbe, Question, facts
 from focus.reading import Reader

@@ -27,7 +27,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from omegaconf import DictConfig
 
-from analysis import ablations, equivalence, forecast_page, probes
+from analysis import equivalence, forecast_page, probes
 from analysis.ablation_page import write_page
 from analysis.ablation_views import VIEWS
 from analysis.figures import bench_figure, save_figure
@@ -60,7 +60,7 @@ from experiments.config import CONF, check_positive, entry_point
 from experiments.evaluation import make_console, progress_bars
 from experiments.notebooks import notebooks_of, renew_notebook
 from focus.errors import UnknownNameError
-from focus.records import read_records
+from focus.records import Record, read_records
 from focus.zoo.card import RECORD, card, record_folders
 
 T = TypeVar("T")
@@ -147,9 +147,9 @@ def experiments_of(root: Path) -> list[str]:
     return sorted(sizes, key=lambda name: -sizes[name])
 
 
-def read_experiment(root: Path, name: str) -> tuple[list[ablations.Record], dict[str, str]]:
+def read_experiment(root: Path, name: str) -> tuple[list[Record], dict[str, str]]:
     """Records of an ablation, in the order of tables, and the kind of each of its models."""
-    records = ablations.read_records(root / "docs" / "ablations" / f"{name}{SUFFIX}")
+    records = list(read_records(root / "docs" / "ablations" / f"{name}{SUFFIX}"))
     kinds = model_kinds(names_of(records), card_kinds(root / WEIGHTS))
     return ordered(records, kinds), kinds
 

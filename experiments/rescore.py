@@ -2,8 +2,11 @@
 
     python -m experiments.rescore folder=results/evaluate/scenes_indexed-... parsers=[words]
 
+    python -m experiments.rescore folder=docs/demo rules=[sum,max] alphas=[0.3,0.6] betas=[0.0,0.1]
+
 The texts are all that a score needs, so two protocols can be compared on one log: what differs is
-how answers are read, and nothing else.
+how answers are read, and nothing else. The rows of a log are all that a rule, a contrast weight or
+a cut-off needs (`analysis.recombining`).
 """
 
 from __future__ import annotations
@@ -12,43 +15,54 @@ from experiments.config import check_command_line
 
 check_command_line("rescore", __name__)  # before the seconds that the other imports take
 
-import json
+import itertools
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 
+from analysis.recombining import Combination, recombined
 from analysis.summary import summarise
 from analysis.tables import summary_table
 from experiments.config import entry_point
-from experiments.evaluation import make_console, score_fields
+from experiments.evaluation import make_console
 from experiments.logging import Run, reported
 from focus.benchmarks.registry import parsers_of
 from focus.errors import InvalidValueError, UnknownNameError
-from focus.records import Record, read_records
+from focus.evaluation import score_fields
+from focus.records import Record, read_run, write_records
 from focus.scoring import Reference, Scorer
 
 
 @entry_point("rescore")
 @reported
 def main(config: DictConfig, run: Run) -> None:
-    """Prints one table per parser and writes the rescored records beside the old ones."""
+    """Prints one table per parser and writes the rescored records beside the old ones; or prints
+    one of all rules."""
     if OmegaConf.is_missing(config, "folder"):
         raise InvalidValueError("folder", "", "the folder of a run: folder=results/evaluate/...")
-    folder = Path(config.folder)
-    scorers = scorers_of(folder)
-    chosen = config.parsers or list(scorers)
-    names = [chosen] if isinstance(chosen, str) else [str(name) for name in chosen]
+    folder, console = Path(config.folder), make_console()
+    records = records_of(folder)
+    if config.rules:
+        asked = itertools.product(*map(several, (config.rules, config.alphas, config.betas)))
+        combinations = [Combination(*each) for each in asked]
+        few = [r for r in records if config.limit is None or r["index"] < config.limit]
+        told = recombined(few, combinations)
+        rows = summarise([{**record, **score_fields(score)} for record, score in told])
+        console.print(summary_table(rows, title="combined anew, read as a ranking of the choices"))
+        run.table("recombined", pd.DataFrame(rows))
+        return
+    scorers = scorers_of(records)
+    names = several(config.parsers or list(scorers))
     unknown = [name for name in names if name not in scorers]
     if unknown:
         raise UnknownNameError("parser", unknown[0], scorers)
-    console = make_console()
-    records = list(read_records(folder / "records.jsonl"))
     for name in names:
         rescored = rescore(records, scorers[name])
         path = folder / f"rescored-{name}.jsonl"
-        lines = (json.dumps(record, ensure_ascii=False) + "\n" for record in rescored)
-        path.write_text("".join(lines), encoding="utf-8")
+        write_records(path, rescored)
         rows = summarise(rescored)
         console.print(summary_table(rows, title=f"parser: {name}"))
         console.print(f"records: {path}", soft_wrap=True)
@@ -56,19 +70,26 @@ def main(config: DictConfig, run: Run) -> None:
         run.records(path)
 
 
-def scorers_of(folder: Path) -> dict[str, Scorer]:
-    """Parsers of the benchmark that a folder holds records of.
+def several(value: Any) -> list[Any]:
+    """One value or a list of them as a list."""
+    return list(value) if isinstance(value, list | ListConfig) else [value]
+
+
+def records_of(folder: Path) -> list[Record]:
+    """Records of a run.
 
     Raises:
-        InvalidValueError: the folder holds no run.
+        InvalidValueError: the folder holds no run, or one without an answer.
     """
-    run = folder / "run.json"
-    if not run.is_file():
-        raise InvalidValueError("folder", str(folder), "a folder with run.json and records.jsonl")
-    first = next(read_records(folder / "records.jsonl"), None)
-    if first is None:
+    _, records = read_run(folder)
+    if not records:
         raise InvalidValueError("folder", str(folder), "a folder whose run has answered something")
-    return dict(parsers_of(first["benchmark"]))
+    return records
+
+
+def scorers_of(records: Sequence[Record]) -> dict[str, Scorer]:
+    """Parsers of the benchmark that records are about."""
+    return dict(parsers_of(records[0]["benchmark"]))
 
 
 def rescore(records: list[Record], scorer: Scorer) -> list[Record]:

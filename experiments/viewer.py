@@ -12,7 +12,6 @@ from experiments.config import check_command_line
 
 check_command_line("viewer", __name__)  # before the seconds that the other imports take
 
-import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,13 +24,14 @@ from transformers.utils.logging import disable_progress_bar
 from analysis.summary import BASELINE
 from analysis.viewer import chosen, page, page_data
 from experiments.config import build, check_positive, entry_point
-from experiments.evaluation import make_console, request_of, set_threads
+from experiments.evaluation import make_console, set_threads
 from experiments.logging import Run, reported
 from focus.benchmarks import AbstractBenchmark, Example
 from focus.errors import CheckpointUnavailableError, InvalidValueError, RecordsConflictError
+from focus.evaluation import request_of
 from focus.probes import Lens, Observation, Question
 from focus.reading import Reader
-from focus.records import RECORDS, Record, read_records
+from focus.records import Record, read_run
 
 #: Of a question, by (model, benchmark, id).
 Key = tuple[str, str, str]
@@ -45,7 +45,7 @@ def main(config: DictConfig, run: Run) -> None:
     check_positive(config, "thumbnail", "batch")
     set_threads(config.threads)
     console, folder = make_console(), Path(config.folder)
-    settings, records = read_run(folder)
+    settings, records = answered_run(folder)
     benchmarks = {made.name: made for made in map(build, nodes(settings, "benchmark"))}
     questions = [
         (example_of(benchmarks, records_of_one[0]), records_of_one)
@@ -68,17 +68,13 @@ def main(config: DictConfig, run: Run) -> None:
     run.records(path)
 
 
-def read_run(folder: Path) -> tuple[dict[str, Any], list[Record]]:
+def answered_run(folder: Path) -> tuple[dict[str, Any], list[Record]]:
     """Settings and records of a run.
 
     Raises:
         InvalidValueError: the folder holds no run, or plain decoding has not answered anything.
     """
-    if not (folder / "run.json").is_file():
-        raise InvalidValueError("folder", str(folder), "a folder with run.json and records.jsonl")
-    settings = json.loads((folder / "run.json").read_text(encoding="utf-8"))["config"]
-    names = (RECORDS, f"{RECORDS}.gz")
-    records = [record for name in names for record in read_records(folder / name)]
+    settings, records = read_run(folder)
     if not any(record["decoding"] == BASELINE for record in records):
         raise InvalidValueError("folder", str(folder), "a run that plain decoding has answered too")
     return settings, records

@@ -37,7 +37,11 @@ class AnswerKey:
 
     @classmethod
     def of(
-        cls, questions: Sequence[Answerable], ids: Mapping[str, int], unknown: str | None
+        cls,
+        questions: Sequence[Answerable],
+        ids: Mapping[str, int],
+        unknown: str | None,
+        width: int = 0,
     ) -> AnswerKey:
         """Key of questions whose choices begin with different tokens.
 
@@ -45,11 +49,12 @@ class AnswerKey:
             questions: with their choices, answers and distractors.
             ids: column of each of these in logits: the token that it begins with.
             unknown: what a model says that abstains; None of one that was not taught to.
+            width: number of tokens that may be said, where there are more than those of answers.
 
         Raises:
             UnknownNameError: a choice is no token.
         """
-        shape = (len(questions), max(ids.values()) + 1)
+        shape = (len(questions), max(width, max(ids.values()) + 1))
         code, candidates = np.full(shape, WRONG, np.uint8), np.zeros(shape, bool)
         for row, question in enumerate(questions):
             for choice in question.choices:
@@ -64,15 +69,17 @@ class AnswerKey:
 
 
 def read(logits: Tensor, key: AnswerKey, reading: str) -> str:
-    """Marks of the most likely answers, one character per question.
+    """Marks of the most likely answers, one character per question. Where a rule has left no answer
+    possible it is wrong.
 
     Args:
         logits: ``[questions, vocabulary]``; tokens beyond the key are never answers.
         key: of the questions.
         reading: ``vocabulary``, what greedy decoding says, or ``candidates``, the best choice.
     """
-    said = choose_answers(logits, key, reading)
-    return "".join(MARKS[code] for code in key.code[np.arange(len(said)), said])
+    best, said = _masked(logits, key, reading).max(-1)
+    codes = np.where(best.isneginf(), WRONG, key.code[np.arange(len(said)), said])
+    return "".join(MARKS[code] for code in codes)
 
 
 def choose_answers(logits: Tensor, key: AnswerKey, reading: str) -> np.ndarray:

@@ -14,7 +14,7 @@ import json
 import os
 import platform
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -119,7 +119,7 @@ class RecordFile:
         retry_failed: bool = False,
     ) -> None:
         self.folder, self.shard = Path(folder), shard
-        self._settings = dict(config)
+        self._settings = json.loads(json.dumps(config))  # as it is read back, tuples as lists
         self.folder.mkdir(parents=True, exist_ok=True)
         self.path = self.folder / (shard.file_name if shard else RECORDS)
         self.config_hash = digest(identity(config))
@@ -280,7 +280,7 @@ class RecordFile:
                 if not record.get("error") or (self.shard and record["index"] not in self.shard)
             ]
             if len(kept) < len(records):
-                _write_records(path, kept)
+                write_records(path, kept)
 
     def _merged(self) -> Iterator[Record]:
         """Records of the whole run, where this is a shard of one that was merged before."""
@@ -299,7 +299,7 @@ class RecordFile:
         for record in records:  # a cell of few questions may miss some shards, but not the first
             cells.setdefault(_key(record, without="id"), len(cells))
         records.sort(key=lambda record: (cells[_key(record, without="id")], record["index"]))
-        _write_records(self.folder / RECORDS, records)
+        write_records(self.folder / RECORDS, records)
         for path in paths:
             path.unlink(missing_ok=True)
         self.records = records
@@ -310,11 +310,19 @@ def _each_once(records: list[Record]) -> list[Record]:
     return list({_key(record): record for record in reversed(records)}.values())[::-1]
 
 
-def _write_records(path: Path, records: list[Record]) -> None:
-    """Replaces a file of records at once."""
-    partial = path.with_name(f"{path.name}.part")
+def write_records(path: str | os.PathLike[str], records: Iterable[Mapping[str, Any]]) -> None:
+    """Replaces a file of records at once, gzipped if its name ends in ``.gz``; equal records give
+    equal bytes."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
     lines = (json.dumps(record, ensure_ascii=False) + "\n" for record in records)
-    partial.write_text("".join(lines), encoding="utf-8")
+    data = "".join(lines).encode()
+    partial = path.with_name(f"{path.name}.part")
+    if path.suffix == ".gz":
+        with partial.open("wb") as raw, gzip.GzipFile("", "wb", fileobj=raw, mtime=0) as file:
+            file.write(data)
+    else:
+        partial.write_bytes(data)
     partial.replace(path)
 
 
@@ -347,6 +355,21 @@ def read_records(path: str | os.PathLike[str]) -> Iterator[Record]:
                 if not line.endswith("\n"):
                     return  # cut off, or being written at this moment
                 raise RecordsConflictError(f"{path}, line {number} is damaged: {error}") from error
+
+
+def read_run(folder: Path) -> tuple[dict[str, Any], list[Record]]:
+    """Settings and records of a run, gzipped or not.
+
+    Raises:
+        InvalidValueError: the folder holds no run.
+        RecordsConflictError: its records are damaged.
+    """
+    run = folder / "run.json"
+    if not run.is_file():
+        raise InvalidValueError("folder", str(folder), "a folder with run.json and records.jsonl")
+    settings = json.loads(run.read_text(encoding="utf-8"))["config"]
+    names = (RECORDS, f"{RECORDS}.gz")
+    return settings, [record for name in names for record in read_records(folder / name)]
 
 
 def _write_json(path: Path, content: Record) -> None:

@@ -12,15 +12,17 @@ import torch
 from fixtures_benchmarks import FIXTURES
 from test_benchmarks_end_to_end import call
 
-from analysis.ablations import PLAIN, of_kind, read_records
-from analysis.rules import RULES, Evidence, apply_rule
+from analysis.ablations import PLAIN, of_kind
+from analysis.rules import RULES, apply_rule
 from experiments import ablate, ablation_models, evaluate
-from experiments.ablation_cells import LogitStore
-from experiments.ablation_models import Columns, Model
+from experiments.ablation_cells import RowStore
+from experiments.ablation_models import Model
 from experiments.ablation_questions import questions_of
 from experiments.ablation_rows import Rows
 from experiments.config import CONF, compose_config, plain
 from focus.errors import InvalidValueError, UnknownNameError
+from focus.evidence import Columns, Evidence
+from focus.records import read_records
 
 datasets.disable_progress_bars()
 
@@ -47,7 +49,7 @@ def ablated(folder, *overrides: str) -> list[dict]:
         folder=folder,
     )
     (path,) = folder.glob("*/*.jsonl.gz")
-    return read_records(path)
+    return list(read_records(path))
 
 
 @pytest.mark.parametrize("small", [4096, 0], ids=["vocabulary", "columns"])
@@ -85,7 +87,7 @@ def test_an_ablation_ranks_as_an_evaluation(data, tmp_path, monkeypatch, benchma
         assert len(facts["answer"]) == len(line["marks"]) == (4 if benchmark == "winoground" else 8)
     # Not only the same order: every row gives every choice the same probability.
     config = plain(compose_config("ablate", ["experiment=ablation_noise", *asked]))
-    model, store = Model.of(config["model"], config["engine"]), LogitStore(tmp_path / "logits")
+    model, store = Model.of(config["model"], config["engine"]), RowStore(tmp_path / "rows")
     questions = questions_of(config["benchmark"], split="test", size=8)
     columns, evidence = (
         model.columns(model.load(questions)),

@@ -68,8 +68,8 @@ from analysis.resampling import sign_flip, t_test
 from analysis.results import NOT_RUN, Found, Page
 from analysis.results_figures import abstention_figure, effect_figure, verdict_figure
 from analysis.statistics import paired_difference
-from experiments.ablation_blocks import Block
 from experiments.ablation_rows import Rows
+from experiments.ablation_sweeps import Sweep
 from experiments.config import CONF, compose_config, plain
 from focus.errors import InvalidValueError
 from focus.marks import CANDIDATES, VOCABULARY
@@ -365,10 +365,10 @@ def test_claims_look_where_records_are():
     computed = {}
     for experiment in {test.experiment for test in ALL_TESTS}:
         config = plain(compose_config("ablate", [f"experiment=ablation_{experiment}"]))
-        blocks = [Block.of(node) for node in config["blocks"]]
-        rules = {rule for b in blocks for rule in (*b.rules, *b.extras, *b.strategies, "plain")}
-        rules |= {"plain_matched"} if any(b.temperatures for b in blocks) else set()
-        kinds = {q.kind for b in blocks for q in b.question_sets(config["worlds"], 2)}
+        sweeps = [Sweep.of(axes) for axes in config["sweeps"]]
+        rules = {rule for sweep in sweeps for rule in (*sweep.rules, "plain")}
+        rules |= {"plain_matched"} if any(sweep.temperatures for sweep in sweeps) else set()
+        kinds = {q.kind for sweep in sweeps for q in sweep.question_sets(config["worlds"], 2)}
         computed[experiment] = rules, kinds
     for test in ALL_TESTS:
         rules, kinds = computed[test.experiment]

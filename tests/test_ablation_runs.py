@@ -12,16 +12,17 @@ import torch
 from fixtures_embedded import SIZES
 from PIL import Image
 
-from analysis.ablations import PLAIN, of_kind, read_records
+from analysis.ablations import PLAIN, of_kind
 from analysis.rules import apply_rule
 from experiments import ablate
-from experiments.ablation_blocks import Bench, Block
-from experiments.ablation_cells import LogitStore
+from experiments.ablation_bench import Bench
+from experiments.ablation_cells import RowStore
 from experiments.ablation_choice import Chooser
 from experiments.ablation_costs import cost_records
 from experiments.ablation_models import Model, models_of
-from experiments.ablation_questions import Questions, load_questions, questions_grid
-from experiments.ablation_rows import Rows, rows_grid
+from experiments.ablation_questions import Questions, load_questions
+from experiments.ablation_rows import Rows
+from experiments.ablation_sweeps import OF_QUESTIONS, OF_ROWS, Sweep, listed
 from experiments.config import CONF, compose_config, plain
 from experiments.evaluation import make_console, progress_bars
 from focus.benchmarks.embedded import AbstractEmbedded
@@ -35,10 +36,12 @@ from focus.decoding import (
     Vcd,
 )
 from focus.decoding.single_image import SingleImage
-from focus.engines import LocalEngine
 from focus.errors import InvalidValueError, UnknownNameError
-from focus.first_tokens import coloured_like, first_logits, plain_logits, row_logits
+from focus.evaluation import answered
+from focus.evidence import Evidence
 from focus.marks import CANDIDATES, VOCABULARY, read
+from focus.records import read_records
+from focus.tinted import coloured_like
 from focus.zoo.architectures import ARCHITECTURES, Architecture
 
 ONE = GenerationSettings(max_new_tokens=1)
@@ -84,13 +87,12 @@ ROWS = (
 @pytest.mark.parametrize("family", ARCHITECTURES)
 @pytest.mark.parametrize("rows", ROWS, ids=lambda rows: f"{rows.noise}-{rows.sharing}")
 @pytest.mark.parametrize("questions", SETS, ids=lambda questions: questions.key)
-def test_collected_rows_are_those_of_the_method(models, family, rows, questions):
-    vlm, loaded = models[family].vlm, load_questions(questions)
-    asked = loaded.requests(rows)[:2]
-    found = row_logits(LocalEngine(vlm), asked, rows.strategy)
-    for q, request in enumerate(asked):
+def test_collected_rows_are_those_of_the_method(models, tmp_path, family, rows, questions):
+    vlm = models[family].vlm
+    found = RowStore(tmp_path).evidence(models[family], questions, rows)
+    for q, request in enumerate(load_questions(questions).requests(rows)[:2]):
         decoded = rows.strategy.decode(vlm, request, ONE, keep_logits="first")
-        expected = decoded.branch_logits[0][:, 0]
+        expected = decoded.branch_logits[0][:, 0].log_softmax(-1)
         torch.testing.assert_close(found.reference[q], expected[0], rtol=0, atol=5e-5)
         torch.testing.assert_close(found.branches[:, q], expected[1:], rtol=0, atol=5e-5)
         spread = (expected[1:] - expected[0]).abs().amax()
@@ -98,14 +100,18 @@ def test_collected_rows_are_those_of_the_method(models, family, rows, questions)
 
 
 @pytest.mark.parametrize("family", ARCHITECTURES)
-def test_other_strategies_are_collected_as_they_decode(models, family):
-    vlm = models[family].vlm
-    asked = load_questions(SETS[0]).requests()[:2]
+def test_other_strategies_are_collected_as_they_decode(models, tmp_path, family):
+    store = RowStore(tmp_path)
     for strategy in (Plain(), SingleImage(), Vcd()):
-        logits = first_logits(LocalEngine(vlm), asked, strategy)[0]
-        for q, request in enumerate(asked):
-            decoded = strategy.decode(vlm, request, ONE, keep_logits="first")
-            torch.testing.assert_close(logits[q], decoded.branch_logits[0][0, 0], rtol=0, atol=5e-5)
+        found = store.first(models[family], SETS[0], strategy)
+        assert_first_rows(models[family], SETS[0], strategy, found)
+
+
+def assert_first_rows(model, questions, strategy, found) -> None:
+    for q, request in enumerate(load_questions(questions).requests()[:2]):
+        decoded = strategy.decode(model.vlm, request, ONE, keep_logits="first")
+        expected = decoded.branch_logits[0][0, 0].log_softmax(-1)
+        torch.testing.assert_close(found[q], expected, rtol=0, atol=5e-5)
 
 
 CAPTIONS = {
@@ -124,46 +130,41 @@ ACTING = (
 @pytest.mark.parametrize("family", ARCHITECTURES)
 @pytest.mark.parametrize("strategy", ACTING, ids=lambda strategy: strategy.name)
 def test_strategies_that_change_the_forward_pass_are_collected_as_they_decode(
-    models, family, strategy
+    models, tmp_path, family, strategy
 ):
-    vlm = models[family].vlm
-    # Prompts of two layouts, in turn: 3 images and 4, so that hooks of one must not meet another.
-    sets = (SETS[0], dataclasses.replace(SETS[0], num_images=4))
-    asked = [r for pair in zip(*(load_questions(q).requests() for q in sets), strict=True)
-             for r in pair][:4]  # fmt: skip
-    engine = LocalEngine(vlm)
-    found = first_logits(engine, asked, strategy)[0]
-    plain = plain_logits(engine, asked)
-    for q, request in enumerate(asked):
-        decoded = strategy.decode(vlm, request, ONE, keep_logits="first")
-        torch.testing.assert_close(found[q], decoded.branch_logits[0][0, 0], rtol=0, atol=5e-5)
-    assert (found - plain).abs().amax() > 2e-4  # it does something
-    again = plain_logits(engine, asked)
-    torch.testing.assert_close(again, plain, rtol=0, atol=0)  # and leaves the model as it was
+    store = RowStore(tmp_path)
+    # Prompts of two layouts, in turn: hooks of one must not meet another.
+    for questions in (SETS[0], dataclasses.replace(SETS[0], num_images=4)):
+        found = store.first(models[family], questions, strategy)
+        assert_first_rows(models[family], questions, strategy, found)
+        plain = store.first(models[family], questions, Plain())
+        assert (found - plain).abs().amax() > 2e-4  # it does something
+        again = RowStore(tmp_path / "again").first(models[family], questions, Plain())
+        torch.testing.assert_close(again, plain, rtol=0, atol=0)  # and leaves the model as it was
 
 
 @pytest.mark.parametrize("off", [{"max_caption_tokens": 0}, {"template": ""}])
-def test_without_captions_plain_decoding_is_left(model, off):
-    asked = load_questions(SETS[0]).requests()[:4]
+def test_without_captions_plain_decoding_is_left(model, tmp_path, off):
+    store = RowStore(tmp_path)
     found, captioned = (
-        first_logits(model.engine, asked, CaptionThenAnswer(**settings))[0]
+        store.first(model, SETS[0], CaptionThenAnswer(**settings))
         for settings in ({**CAPTIONS, **off}, CAPTIONS)
     )
-    plain = plain_logits(model.engine, asked)
+    plain = store.first(model, SETS[0], Plain())
     torch.testing.assert_close(found, plain, rtol=0, atol=0)
     assert not torch.equal(captioned, plain)  # control: with them something else is asked
 
 
-def test_questions_with_other_numbers_of_images_go_together(model):
-    few = load_questions(SETS[0]).requests(Rows())[:1]
-    many = load_questions(dataclasses.replace(SETS[0], num_images=4)).requests(Rows())[:1]
-    both = row_logits(model.engine, [*few, *many], Rows().strategy)
-    assert both.numbers.tolist() == [3, 4]
-    alone = row_logits(model.engine, few, Rows().strategy)
-    torch.testing.assert_close(both.branches[:3, :1], alone.branches, rtol=0, atol=5e-5)
-    torch.testing.assert_close(both.branches[3, 0], both.reference[0], rtol=0, atol=0)
-    with pytest.raises(InvalidValueError, match="rows per question"):
-        first_logits(model.engine, [*few, *many], Rows().strategy)
+def test_questions_with_other_numbers_of_images_go_together():
+    few, many = (
+        {label: torch.full((3,), float(k)) for k, label in enumerate(labels)}
+        for labels in (("reference", "image 1", "image 2"),
+                       ("reference", "image 1", "image 2", "image 3"))
+    )  # fmt: skip
+    both = Evidence.of(torch.zeros(2, 3), [few, many])
+    assert both.numbers.tolist() == [2, 3]
+    assert both.branches[:, :, 0].tolist() == [[1, 1], [2, 2], [0, 3]]  # filled with the reference
+    assert both.reference[:, 0].tolist() == [0, 0]
 
 
 def test_tinted_noise_has_the_colour_and_nothing_else():
@@ -178,16 +179,16 @@ def test_tinted_noise_has_the_colour_and_nothing_else():
     assert tinted == coloured_like(noise, image.transpose(Image.Transpose.FLIP_TOP_BOTTOM))
 
 
-def test_tint_changes_the_rows_and_must_be_known(model):
-    asked = load_questions(SETS[0]).requests(Rows(targets="named"))
+def test_tint_changes_the_rows_and_must_be_known(model, tmp_path):
+    store = RowStore(tmp_path)
     untouched, own, target = (
-        row_logits(model.engine, asked, Rows(targets="named").strategy, tint=tint).reference
+        store.evidence(model, SETS[0], Rows(targets="named", tint=tint)).reference
         for tint in ("none", "own", "target")
     )
     assert not torch.allclose(untouched, own)
     assert not torch.allclose(own, target)
-    with pytest.raises(InvalidValueError, match="tint"):
-        row_logits(model.engine, asked, Rows().strategy, tint="red")
+    with pytest.raises(UnknownNameError, match="tint"):
+        Rows(tint="red")
 
 
 def test_targets_say_which_views_share_a_branch():
@@ -208,9 +209,9 @@ def test_targets_say_which_views_share_a_branch():
         Rows(targets="some")
 
 
-def test_grids_leave_out_what_a_world_cannot_ask():
-    grid = {"kind": "indexed", "num_images": [2, 4], "similarity": "each"}
-    found = list(questions_grid(grid, ["scenes", "clips", "digits"], split="dev", size=2))
+def test_sweeps_are_read_as_hydra_reads_them_and_leave_out_what_a_world_cannot_ask():
+    sweep = Sweep.of({"kind": "indexed", "num_images": "2,4", "similarity": "range(4)"})
+    found = sweep.question_sets(["scenes", "clips", "digits"], 2)
     by_world = {w: [(q.num_images, q.similarity) for q in found if q.world == w]
                 for w in ("scenes", "clips", "digits")}  # fmt: skip
     assert by_world["scenes"] == [(n, s) for n in (2, 4) for s in range(4)]
@@ -218,61 +219,89 @@ def test_grids_leave_out_what_a_world_cannot_ask():
     assert by_world["digits"] == [(2, 0), (2, 1), (4, 0), (4, 1)]
     for questions in found:
         assert len(questions.benchmark()) == 2
-    with pytest.raises(UnknownNameError, match="noize"):
-        rows_grid([{"noize": "black"}])
-    assert rows_grid([]) == [Rows()]
+    assert Sweep.of({"kind": "indexed"}).rows == (Rows(),)
+    rows = Sweep.of({"noise": "black,imagenet+uniform", "scale": "0.5,1", "alpha": "0.1,chosen"})
+    assert [(r.noise, r.scale) for r in rows.rows] == [
+        *(("black", 0.5), ("black", 1), ("imagenet+uniform", 0.5), ("imagenet+uniform", 1))
+    ]
+    assert rows.alphas == (0.1, "chosen")
+    only = Sweep.of({"kind": "indexed", "world": "digits,photos"})
+    assert {q.world for q in only.question_sets(["scenes", "digits"], 2)} == {"digits"}
 
 
-def bench(tmp_path, tuning=(), alphas=(0.0, 0.7)) -> Bench:
-    store = LogitStore(tmp_path / "logits")
-    return Bench(store, Chooser(store, tuning, alphas), tmp_path / "cells")
+def bench(tmp_path, tuning=(), alphas=(0.0, 0.7), strategies=None) -> Bench:
+    store = RowStore(tmp_path / "rows")
+    return Bench(store, Chooser(store, tuning, alphas), tmp_path / "cells", strategies or {})
 
 
 DEV = Questions("scenes", "indexed", "dev", 6)
-BLOCK = Block.of(
-    {"questions": [{"kind": "indexed"}], "rules": ["sum", "anchored"], "temperatures": [0.2],
-     "extras": ["vcd", "single_image", "adaptive_focus", "adaptive_routed"]}
-)  # fmt: skip
+SWEEP = Sweep(
+    rules=("sum", "anchored", "vcd", "single_image", "adaptive_focus", "adaptive_routed"),
+    temperatures=(0.2,),
+)
 
 
 def test_finished_cells_are_not_computed_again(tmp_path, model, monkeypatch):
     questions = Questions("scenes", "indexed", "test", 4)
     first = bench(tmp_path, [DEV])
-    records = first.cell(BLOCK, model, questions, Rows())
+    records = first.cell(SWEEP, model, questions, Rows())
     computed = first.store.computed
     assert computed > 0
     again = bench(tmp_path, [DEV])
-    assert again.cell(BLOCK, model, questions, Rows()) == records
+    assert again.cell(SWEEP, model, questions, Rows()) == records
     assert again.store.computed == 0
     assert not list(tmp_path.rglob("*.part"))
     # Other weights under the same name are another model.
     monkeypatch.setattr(Model, "fingerprint", "other")
     retrained = bench(tmp_path, [DEV])
-    retrained.cell(BLOCK, model, questions, Rows())
+    retrained.cell(SWEEP, model, questions, Rows())
     assert retrained.store.computed == computed
 
 
 def test_an_interrupted_run_goes_on_where_it_stopped(tmp_path, model, monkeypatch):
     questions = Questions("scenes", "indexed", "test", 4)
     whole = bench(tmp_path / "whole", [DEV])
-    expected = whole.cell(BLOCK, model, questions, Rows())
+    expected = whole.cell(SWEEP, model, questions, Rows())
 
     def fail(*args, **kwargs):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("experiments.ablation_blocks.row_records", fail)
+        patch.setattr("experiments.ablation_bench.row_records", fail)
         with pytest.raises(KeyboardInterrupt):
-            bench(tmp_path / "cut", [DEV]).cell(BLOCK, model, questions, Rows())
+            bench(tmp_path / "cut", [DEV]).cell(SWEEP, model, questions, Rows())
     resumed = bench(tmp_path / "cut", [DEV])
-    assert resumed.cell(BLOCK, model, questions, Rows()) == expected
+    assert resumed.cell(SWEEP, model, questions, Rows()) == expected
     assert resumed.store.computed == 0  # every pass was kept; only reading them was left
+
+
+def test_a_cell_goes_on_with_the_question_at_which_it_was_interrupted(
+    tmp_path, models, monkeypatch
+):
+    model = Model.at("m", folder_of(models["internvl"]), batch=2)
+    questions = dataclasses.replace(SETS[0], size=5)
+    whole = RowStore(tmp_path / "whole").evidence(model, questions, Rows())
+    asked = []
+
+    def interrupted(cell, examples):
+        asked.extend(example.id for example in examples)
+        if len(asked) == 4:  # the second batch
+            raise KeyboardInterrupt
+        return answered(cell, examples)
+
+    monkeypatch.setattr("experiments.ablation_cells.answered", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        RowStore(tmp_path / "cut").evidence(model, questions, Rows())
+    resumed = RowStore(tmp_path / "cut").evidence(model, questions, Rows())
+    again = [e.id for e in load_questions(questions).examples]
+    assert asked == [*again[:4], *again[2:], *again]  # then plain decoding, of all
+    torch.testing.assert_close(resumed.branches, whole.branches, rtol=0, atol=1e-5)
 
 
 def test_lines_of_a_cell_are_what_the_rules_say(tmp_path, model):
     questions = Questions("scenes", "indexed", "test", 5)
     cells = bench(tmp_path, [DEV])
-    records = of_kind(cells.cell(BLOCK, model, questions, Rows()), "answers")
+    records = of_kind(cells.cell(SWEEP, model, questions, Rows()), "answers")
     (line,) = [r for r in records if r["rule"] == "sum" and r["reading"] == CANDIDATES
                and "marks" in r]  # fmt: skip
     vlm, loaded = model.vlm, load_questions(questions)
@@ -296,10 +325,10 @@ def test_lines_of_a_cell_are_what_the_rules_say(tmp_path, model):
 def test_adaptive_answers_are_plain_where_it_is_sure(tmp_path, model, monkeypatch):
     questions = Questions("scenes", "indexed", "test", 6)
     cells = bench(tmp_path, [DEV])
-    plain_line = {r["reading"]: r for r in cells.plain(BLOCK, model, questions) if "marks" in r}
+    plain_line = {r["reading"]: r for r in cells.plain(SWEEP, model, questions) if "marks" in r}
     for threshold, rows in ((0.0, 1.0), (float("inf"), 3.0)):
         monkeypatch.setattr(Chooser, "threshold", lambda *_, t=threshold: t)
-        found = cells.cell(BLOCK, model, questions, Rows())
+        found = cells.cell(SWEEP, model, questions, Rows())
         lines = {(r["rule"], r["reading"]): r for r in found if "marks" in r}
         for reading in (VOCABULARY, CANDIDATES):
             adaptive = lines["adaptive_focus", reading]
@@ -316,14 +345,14 @@ def test_adaptive_answers_are_plain_where_it_is_sure(tmp_path, model, monkeypatc
 
 def test_what_rows_say_is_counted_by_role(tmp_path, model):
     cells = bench(tmp_path, [DEV])
-    block = Block.of({"questions": [{"kind": "indexed"}], "alphas": [0.3]})
+    sweep = Sweep(alphas=(0.3,))
     found = cells.cell(
-        block, model, Questions("scenes", "indexed", "test", 6, num_images=3), Rows()
+        sweep, model, Questions("scenes", "indexed", "test", 6, num_images=3), Rows()
     )
     totals = {r["role"]: r["total"] for r in of_kind(found, "rows")}
     assert totals == {"plain": 6, "reference": 6, "on target": 6, "off target": 12}
     counting = Questions("scenes", "counting", "test", 5)
-    found = of_kind(cells.cell(block, model, counting, Rows()), "rows")
+    found = of_kind(cells.cell(sweep, model, counting, Rows()), "rows")
     assert {r["role"] for r in found} == {"plain", "reference", "branch"}
     assert {r["answer"] for r in found} == {"zero", "one", "two", "three", "four"}
 
@@ -340,7 +369,7 @@ def test_choosing_reads_the_dev_split_alone(tmp_path, model, monkeypatch):
     monkeypatch.setattr(AbstractEmbedded, "__getitem__", spy)
     load_questions.cache_clear()
     tuning = [dataclasses.replace(DEV, size=5), dataclasses.replace(DEV, kind="matching", size=4)]
-    chooser = Chooser(LogitStore(tmp_path), tuning, (0.0, 0.5))
+    chooser = Chooser(RowStore(tmp_path), tuning, (0.0, 0.5))
     assert chooser.alpha(model, "sum", VOCABULARY) in (0.0, 0.5)
     assert chooser.alpha(model, "oracle", CANDIDATES) in (0.0, 0.5)
     assert chooser.vcd(model, CANDIDATES).alpha in (0.0, 0.5)
@@ -349,7 +378,7 @@ def test_choosing_reads_the_dev_split_alone(tmp_path, model, monkeypatch):
     assert chooser.setting(model, "sofa", grid, VOCABULARY) in grid
     assert read_splits == {"dev"}
     with pytest.raises(InvalidValueError, match="dev"):
-        Chooser(LogitStore(tmp_path), [dataclasses.replace(DEV, split="test")], (0.0,))
+        Chooser(RowStore(tmp_path), [dataclasses.replace(DEV, split="test")], (0.0,))
 
 
 def test_the_best_setting_on_dev_is_taken(tmp_path, model, monkeypatch):
@@ -361,7 +390,7 @@ def test_the_best_setting_on_dev_is_taken(tmp_path, model, monkeypatch):
         return right if alpha == 0.5 else -right
 
     monkeypatch.setattr("experiments.ablation_choice.apply_rule", planted)
-    chooser = Chooser(LogitStore(tmp_path), [DEV], (0.0, 0.5, 1.0))
+    chooser = Chooser(RowStore(tmp_path), [DEV], (0.0, 0.5, 1.0))
     assert chooser.alpha(model, "sum", VOCABULARY) == 0.5
     (choice,) = chooser.records()
     assert choice["chosen"] == 0.5
@@ -373,27 +402,27 @@ def test_other_strategies_answer_the_same_questions(tmp_path, model):
     questions = Questions("scenes", "indexed", "test", 3)
     strategies = {"sofa": [{"s": 0.0}], "block_attention": [{"layers": "all"}],
                   "caption_then_answer": [CAPTIONS]}  # fmt: skip
-    block = Block.of({"questions": [{"kind": "indexed"}], "strategies": strategies})
-    cells = bench(tmp_path, [DEV])
-    lines = cells.strategies(block, model, questions)
-    base = {r["reading"]: r for r in cells.plain(block, model, questions)}
+    sweep = Sweep(rules=tuple(strategies))
+    cells = bench(tmp_path, [DEV], strategies=strategies)
+    lines = cells.intervening(sweep, model, questions)
+    base = {r["reading"]: r for r in cells.plain(sweep, model, questions)}
     assert [line["rule"] for line in lines] == [name for name in strategies for _ in range(2)]
     for line in lines[:2]:  # switched off, it is plain decoding
         assert line["marks"] == base[line["reading"]]["marks"]
     assert [line["rows"] for line in lines] == [1] * 4 + [3] * 2
     assert lines[-1]["setting"] == "max_caption_tokens 3"
-    block = Block.of({"questions": [], "strategies": {"focus": [{}]}})
-    with pytest.raises(UnknownNameError, match="sofa"):
-        cells.strategies(block, model, questions)
+    with pytest.raises(UnknownNameError, match="sofa"):  # the settings of another are unknown
+        cells.intervening(Sweep(rules=("delimiter_scaling",)), model, questions)
 
 
 def test_a_strategy_without_anything_to_act_on_leaves_a_note(tmp_path, model, monkeypatch):
-    block = Block.of({"questions": [], "strategies": {"delimiter_scaling": [{"factor": 2.0}]}})
+    sweep, grid = Sweep(rules=("delimiter_scaling",)), {"delimiter_scaling": [{"factor": 2.0}]}
     monkeypatch.setattr(type(model.vlm.family), "delimiters", ("first", ""))
     asked = Questions("scenes", "indexed", "test", 3)
-    assert {r["record"] for r in bench(tmp_path).strategies(block, model, asked)} == {"answers"}
+    lines = bench(tmp_path, strategies=grid).intervening(sweep, model, asked)
+    assert {line["record"] for line in lines} == {"answers"}
     monkeypatch.setattr(type(model.vlm.family), "delimiters", ("tilted", ""))
-    found = bench(tmp_path / "other").strategies(block, model, asked)
+    found = bench(tmp_path / "other", strategies=grid).intervening(sweep, model, asked)
     assert {record["record"] for record in found} == {"note"}
     assert "no image delimiter (tilted)" in found[0]["why"]
 
@@ -401,19 +430,19 @@ def test_a_strategy_without_anything_to_act_on_leaves_a_note(tmp_path, model, mo
 def test_the_best_setting_of_a_strategy_is_taken_for_each_reading(tmp_path, model, monkeypatch):
     """Planted: another setting makes every answer right in each reading."""
 
-    def planted(self, model, questions, name, setting):
+    def planted(self, model, questions, strategy):
         right = torch.from_numpy(model.key(load_questions(questions)).code == 1).float()
         # Above every candidate stands a word that is none, unless the second setting is taken.
         spoiled = right.clone()
         spoiled[:, model.vlm.processor.tokenizer.eos_token_id] = 2.0
-        return [-right, spoiled, right][setting["n"]]
+        return {0.0: -right, 0.5: spoiled, 1.0: right}[strategy.s]
 
-    monkeypatch.setattr(LogitStore, "decoded", planted)
-    chooser = Chooser(LogitStore(tmp_path), [DEV], ())
-    grid = [{"n": 0}, {"n": 1}, {"n": 2}]
-    assert chooser.setting(model, "sofa", grid, CANDIDATES) == {"n": 1}  # of equal ones the first
-    assert chooser.setting(model, "sofa", grid, VOCABULARY) == {"n": 2}
-    assert chooser.setting(model, "sofa", grid[:1], VOCABULARY) == {"n": 0}
+    monkeypatch.setattr(RowStore, "first", planted)
+    chooser = Chooser(RowStore(tmp_path), [DEV], ())
+    grid = [{"s": 0.0}, {"s": 0.5}, {"s": 1.0}]
+    assert chooser.setting(model, "sofa", grid, CANDIDATES) == {"s": 0.5}  # of equal ones the first
+    assert chooser.setting(model, "sofa", grid, VOCABULARY) == {"s": 1.0}
+    assert chooser.setting(model, "sofa", grid[:1], VOCABULARY) == {"s": 0.0}
     assert [list(choice["dev"].values()) for choice in chooser.records()] == [
         *([0.0, 1.0, 1.0], [0.0, 0.0, 1.0])
     ]
@@ -441,14 +470,16 @@ def test_models_are_found_by_name(models):
         models_of(["gpt"], weights)
 
 
-@pytest.mark.parametrize("wrong", [{"rules": ["median"]}, {"readings": ["x"]}, {"extras": ["x"]}])
-def test_blocks_refuse_what_does_not_exist(wrong):
-    with pytest.raises(UnknownNameError):
-        Block.of({"questions": [], **wrong})
-    with pytest.raises(UnknownNameError, match="did you mean 'rules'"):
-        Block.of({"questions": [], "rulez": []})
-    with pytest.raises(InvalidValueError, match="alphas"):
-        Block.of({"questions": [], "alphas": "best"})
+@pytest.mark.parametrize(
+    ("axes", "named"),
+    [({"rule": "sum,median"}, "median"), ({"reading": "x"}, "x"), ({"split": "train"}, "train"),
+     ({"rulez": "sum"}, "did you mean 'rule'"), ({"alpha": "best"}, "alpha"),
+     ({"noise": ["black", "gray"]}, "noise"), ({"alpha": "interval(0,1)"}, "alpha"),
+     ({"noise": "black,("}, "noise")],
+)  # fmt: skip
+def test_sweeps_refuse_what_does_not_exist(axes, named):
+    with pytest.raises((UnknownNameError, InvalidValueError), match=named):
+        Sweep.of(axes)
 
 
 TINY = {
@@ -478,18 +509,18 @@ def test_every_experiment_runs(experiment, models, tmp_path_factory):
 
 
 def first_of_each(settings: dict) -> dict:
-    """The same experiment with the first two values of every grid."""
+    """The same experiment with the first two values of every axis that asks the model."""
 
-    def cut(node: dict) -> dict:
-        return {k: v[:2] if isinstance(v, list) and k != "worlds" else v for k, v in node.items()}
+    def cut(axes: dict) -> dict:
+        return {
+            name: ",".join(map(str, listed(name, value)[:2]))
+            if name in (*OF_QUESTIONS, *OF_ROWS) and name != "world" and value is not None
+            else value
+            for name, value in axes.items()
+        }
 
-    blocks = [
-        {**block, **{part: [cut(grid) for grid in block[part]]
-                     for part in ("questions", "rows") if part in block}}
-        for block in settings["blocks"]
-    ]  # fmt: skip
     costs = [{**cost, "size": 1, "repeats": 1} for cost in settings["costs"]]
-    return {**settings, "blocks": blocks, "costs": costs}
+    return {**settings, "sweeps": [cut(axes) for axes in settings["sweeps"]], "costs": costs}
 
 
 def test_the_command_writes_its_records(models, tmp_path, capsys, monkeypatch):
@@ -502,7 +533,7 @@ def test_the_command_writes_its_records(models, tmp_path, capsys, monkeypatch):
     )  # fmt: skip
     ablate.main()
     assert "targets.jsonl.gz" in capsys.readouterr().out
-    records = read_records(tmp_path / "docs" / "targets.jsonl.gz")
+    records = list(read_records(tmp_path / "docs" / "targets.jsonl.gz"))
     assert {r["targets"] for r in of_kind(records, "answers") if r["rule"] == "sum"} == {
         *("units", "named", "pairs")
     }

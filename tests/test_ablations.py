@@ -15,17 +15,17 @@ from analysis.ablations import (
     by_label,
     choose,
     pareto,
-    read_records,
     values_of,
-    write_records,
 )
 from analysis.resampling import mean_interval
-from analysis.rules import RULES, Evidence, agreement, apply_rule, divergence, moved
+from analysis.rules import RULES, agreement, apply_rule, divergence, moved
 from analysis.statistics import clustered_interval, paired_difference, wilson_interval
 from focus.aggregation import AGGREGATIONS
 from focus.contrast import combine
 from focus.errors import InvalidValueError, UnknownNameError
+from focus.evidence import Evidence
 from focus.marks import CANDIDATES, VOCABULARY, AnswerKey, read, right_probability
+from focus.records import read_records, write_records
 from focus.scoring import Reference
 
 IDS = {"red": 0, "blue": 1, "green": 2, "unknown": 3, "square": 4}
@@ -189,9 +189,9 @@ def test_records_are_written_alike_and_read_back(tmp_path):
     records = [line("plain", "+-"), {"record": "choice", "chosen": math.inf}]
     write_records(tmp_path / "a.jsonl.gz", records)
     write_records(tmp_path / "b.jsonl.gz", records)
-    assert read_records(tmp_path / "a.jsonl.gz") == records
+    assert list(read_records(tmp_path / "a.jsonl.gz")) == records
     assert (tmp_path / "a.jsonl.gz").read_bytes() == (tmp_path / "b.jsonl.gz").read_bytes()
-    assert read_records(tmp_path / "none.jsonl.gz") == []
+    assert list(read_records(tmp_path / "none.jsonl.gz")) == []
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.jsonl.gz", "b.jsonl.gz"]
 
 

@@ -7,9 +7,9 @@ import pytest
 from fixtures_benchmarks import FIXTURES
 
 from analysis.summary import summarise
-from experiments.evaluation import score_fields
 from focus.benchmarks.base import AbstractBenchmark
 from focus.errors import InvalidValueError
+from focus.evaluation import score_fields
 from focus.parsing.longbench import (
     after_prefix,
     choice_index,

@@ -12,12 +12,12 @@ from test_benchmarks_end_to_end import call
 
 import focus
 from experiments import doctor as command
-from experiments.evaluation import request_of
 from focus import doctor
 from focus.benchmarks.embedded import IndexedQuestion
 from focus.decoding import Request
 from focus.doctor import Check, attempt, verdict
 from focus.doctor.behaviour import naming
+from focus.evaluation import request_of
 from focus.models.internvl import InternVL
 from focus.models.tiny import TinyModel, build_tiny
 

@@ -10,10 +10,10 @@ import pytest
 import torch
 from PIL import Image
 
-from experiments.evaluation import Cell, row_records
 from focus.benchmarks import Example
 from focus.decoding import Decoded, Focus, GenerationSettings
 from focus.engines import LocalEngine
+from focus.evaluation import Cell, row_records
 from focus.models.tiny import build_tiny
 
 

@@ -13,11 +13,11 @@ import focus
 from experiments import demo
 from experiments.config import compose_config
 from experiments.demo import model_configs
-from experiments.evaluation import Cell, answer_record
 from focus.benchmarks.embedded import IndexedQuestion
 from focus.decoding import Focus, GenerationSettings, Plain
 from focus.engines import LocalEngine
 from focus.errors import UnknownNameError
+from focus.evaluation import Cell, answer_record
 from focus.models import embedded_names
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -23,16 +23,16 @@ from analysis.forecast_judging import (
 )
 from analysis.forecast_page import page
 from experiments import forecast as command
-from experiments.ablation_cells import LogitStore
+from experiments.ablation_cells import RowStore
 from experiments.ablation_models import Model
 from experiments.ablation_questions import Questions
 from experiments.config import CONF
-from experiments.evaluation import request_of
 from focus import doctor
 from focus.benchmarks.embedded import IndexedQuestion
 from focus.doctor.behaviour import naming
 from focus.doctor.forecasting import question_statistics
 from focus.errors import InvalidValueError, UnknownNameError
+from focus.evaluation import request_of
 from focus.forecast import FITTED, ROW_STATISTICS, Forecast, row_statistics, rule_statistics
 from focus.marks import CANDIDATES
 from focus.models.loading import embedded_path
@@ -226,11 +226,11 @@ def test_committed_data_page_and_forecast_are_of_one_piece():
 
 def test_tables_are_computed_once_and_hold_what_the_rows_say(tmp_path):
     name = "internvl-guessing"
-    model, store = Model.at(name, embedded_path(name)), LogitStore(tmp_path / "logits")
+    model, store = Model.at(name, embedded_path(name)), RowStore(tmp_path / "rows")
     questions = Questions("scenes", "indexed", "dev", 6, num_images=3)
     table = command.table(store, model, questions, tmp_path / "questions")
     assert store.computed == 2
-    unused = LogitStore(tmp_path / "none")
+    unused = RowStore(tmp_path / "none")
     again = command.table(unused, model, questions, tmp_path / "questions")
     assert unused.computed == 0
     pd.testing.assert_frame_equal(again, table)

@@ -23,10 +23,10 @@ from analysis.probes.linear import probe as linear_probe
 from analysis.probes.linear import read_states
 from experiments import probe as command
 from experiments.config import CONF, build, compose_config
-from experiments.evaluation import request_of
 from focus.benchmarks.embedded import IndexedQuestion
 from focus.decoding import ComposedFocus, Focus, GenerationSettings, MaskedFocus, Plain
 from focus.errors import InvalidValueError, UnknownNameError
+from focus.evaluation import request_of
 from focus.hooks import captured, edge, knocked_out
 from focus.models.tiny import BUILDERS
 from focus.probes import PLANTED, AbstractProbe, Account, Knockout, Lens, Linear, Question, facts

@@ -67,9 +67,10 @@ def test_examples_run_in_a_fresh_interpreter():
 @pytest.mark.parametrize("command", RUNNABLE)
 def test_commands_run_on_a_few_questions(command, tmp_path):
     arguments = [word for word in shlex.split(command)[1:] if not word.startswith("limit=")]
-    doctor = "experiments.doctor" in arguments
+    doctor, rescore = (f"experiments.{name}" in arguments for name in ("doctor", "rescore"))
     if "--cfg" not in arguments:
-        arguments += ["size=2" if doctor else "limit=2", f"results={tmp_path}"]
+        arguments += ["size=2" if doctor else "limit=2"]
+        arguments += [] if rescore else [f"results={tmp_path}"]
         if "experiment=tune_alpha" in arguments:
             arguments += [f"tune={tmp_path}/tuned", f"hydra.sweep.dir={tmp_path}"]
         arguments.append(
@@ -82,7 +83,9 @@ def test_commands_run_on_a_few_questions(command, tmp_path):
     places = dict.fromkeys(("WANDB_DIR", "WANDB_DATA_DIR"), str(tmp_path))
     finished = run(module, *arguments, WANDB_MODE="offline", **places)
     assert finished.returncode == 0, finished.stderr
-    if "--cfg" not in arguments:
+    if rescore:
+        assert "combined anew" in finished.stdout
+    elif "--cfg" not in arguments:
         made = "*/doctor.json" if doctor else "*/records.jsonl"
         assert list(tmp_path.glob("*.html" if "experiments.viewer" in module else made))
 

@@ -17,13 +17,14 @@ from test_ablation_report import gaining_and_losing, pairs_records
 from test_benchmarks_end_to_end import call
 
 from analysis.ablation_views import VIEWS
-from analysis.ablations import IMAGE_SCORE, of_kind, write_records
+from analysis.ablations import IMAGE_SCORE, of_kind
 from analysis.claims import CLAIMS
 from analysis.comparisons import selected
 from analysis.figures import save_figure
 from analysis.results import Found, Page
 from analysis.zoo import MODEL, focus_points, models_frame, read_models
 from experiments import notebooks, report
+from focus.records import write_records
 
 ROOT = report.ROOT
 DOCS = ROOT / "docs"

@@ -12,8 +12,8 @@ from fixtures_benchmarks import FIXTURES
 from test_benchmarks_end_to_end import call
 
 from experiments import evaluate, rescore
-from experiments.evaluation import score_fields
 from focus.errors import RecordsConflictError
+from focus.evaluation import score_fields
 from focus.records import RecordFile
 
 datasets.disable_progress_bars()
@@ -122,7 +122,7 @@ def test_a_damaged_log_is_refused(log):
     path = log / "records.jsonl"
     path.write_bytes(path.read_bytes().replace(b'{"benchmark"', b'"benchmark"', 2))
     with pytest.raises(RecordsConflictError, match="line 1 is damaged"):
-        rescore.scorers_of(log)
+        rescore.records_of(log)
 
 
 def test_the_command_on_a_real_log(tmp_path):

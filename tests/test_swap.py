@@ -15,7 +15,6 @@ import pytest
 from fixtures_benchmarks import FIXTURES, MANTIS, MUIRBENCH, Fixture, colour_of, muir_row, picture
 
 from analysis.summary import summarise
-from experiments.evaluation import Cell, variants
 from focus.benchmarks import AbstractBenchmark, Example
 from focus.benchmarks.embedded import IndexedQuestion, MinimalPair, SingleImage
 from focus.benchmarks.muirbench import MuirBench
@@ -24,6 +23,7 @@ from focus.benchmarks.registry import BENCHMARKS
 from focus.decoding import Focus, GenerationSettings, Plain, Vcd
 from focus.engines import LocalEngine
 from focus.errors import InvalidValueError
+from focus.evaluation import Cell, variants
 from focus.models import VisionLanguageModel
 from focus.noise import NoiseConfig
 from focus.worlds import WORLDS

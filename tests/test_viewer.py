@@ -14,7 +14,7 @@ from commands import run
 from PIL import Image
 
 from analysis.viewer import TAGS, chosen, data_url, page, page_data, tags
-from experiments.viewer import nodes, read_run
+from experiments.viewer import answered_run, nodes
 from focus.benchmarks import Example
 from focus.errors import InvalidValueError
 from focus.records import read_records
@@ -196,16 +196,16 @@ def test_a_run_of_evaluate(tmp_path):
     )  # fmt: skip
     assert finished.returncode == 0, finished.stderr
     (folder,) = tmp_path.glob("scenes_indexed-*")
-    settings, records = read_run(folder)
+    settings, records = answered_run(folder)
     assert [node["_target_"] for node in nodes(settings, "model")]
     assert len(chosen(records, 10)) == 3
     assert {r["decoding"] for r in chosen(records, 10)[0]} == {"plain", "focus"}
     path = folder / "records.jsonl"
     path.write_text("".join(line for line in path.open() if '"decoding": "focus"' in line))
     with pytest.raises(InvalidValueError, match="plain decoding"):
-        read_run(folder)
+        answered_run(folder)
 
 
 def test_a_folder_without_a_run_is_refused(tmp_path):
     with pytest.raises(InvalidValueError, match=r"run\.json"):
-        read_run(tmp_path)
+        answered_run(tmp_path)

@@ -18,7 +18,7 @@ from focus.benchmarks.embedded import IndexedQuestion, MinimalPair, SingleImage
 from focus.decoding import Focus, GenerationSettings, Plain, Request
 from focus.engines import LocalEngine
 from focus.errors import InvalidValueError, UnknownNameError
-from focus.first_tokens import RowLogits, plain_logits, row_logits
+from focus.evidence import Columns, Evidence
 from focus.models import VisionLanguageModel
 from focus.models.loading import FAMILIES, Checkpoint, family_of
 from focus.prompts import build_prompt, chat_messages
@@ -31,7 +31,7 @@ from focus.zoo.architectures import ARCHITECTURES, Architecture, architecture_of
 from focus.zoo.architectures.attention import equal_blocks
 from focus.zoo.architectures.qwen_vl import positions
 from focus.zoo.bank import NOISE_NAMES, build_bank, normalised, stack
-from focus.zoo.evaluation import Rows, asked, evaluate, strategy, what_rows_say
+from focus.zoo.evaluation import Rows, asked, evaluate, rows_said, strategy, what_rows_say
 from focus.zoo.forward import Frontend
 from focus.zoo.mixture import (
     SINGLE_SKILLS,
@@ -189,8 +189,15 @@ def test_training_computes_what_decoding_computes(built, family, tmp_path):
             GenerationSettings(max_new_tokens=1),
             keep_logits="first",
         )
-        quick = plain_logits(LocalEngine(trained), [asked(example)])[0]
-        torch.testing.assert_close(quick, decoded.combined_logits[0][0], atol=1e-4, rtol=1e-4)
+        (quick,) = rows_of_card(trained, [example], Plain())
+        expected = decoded.combined_logits[0].log_softmax(-1)
+        torch.testing.assert_close(quick, expected, atol=1e-4, rtol=1e-4)
+
+
+def rows_of_card(vlm, examples, decoding) -> list[torch.Tensor]:
+    """Log-probabilities ``[rows, vocabulary]`` of each question, as a card reads them."""
+    found = rows_said(LocalEngine(vlm), IndexedQuestion(), examples, decoding, Columns({}, {}))
+    return [torch.stack([*rows.values()]) for rows in found]
 
 
 def test_branches_of_the_report_are_those_of_the_method(exported):
@@ -203,9 +210,8 @@ def test_branches_of_the_report_are_those_of_the_method(exported):
         GenerationSettings(max_new_tokens=1),
         keep_logits="first",
     )
-    found = row_logits(LocalEngine(vlm), [asked(example)], strategy(seed=0))
-    torch.testing.assert_close(found.reference[0], decoded.branch_logits[0][0, 0], **CLOSE)
-    torch.testing.assert_close(found.branches[:, 0], decoded.branch_logits[0][1:, 0], **CLOSE)
+    (found,) = rows_of_card(vlm, [example], strategy(seed=0))
+    torch.testing.assert_close(found, decoded.branch_logits[0][:, 0].log_softmax(-1), **CLOSE)
 
 
 def test_letters_keep_their_case_and_words_lose_it(built):
@@ -573,16 +579,13 @@ def test_branches_hold_one_clean_image_and_the_reference_none(built):
     (example,) = IndexedQuestion(size=1, num_images=3)
     other = Image.new("RGB", (32, 32), "red")
     changed = dataclasses.replace(example, images=(other, *example.images[1:]))
-    one, two = (
-        row_logits(LocalEngine(vlm), [asked(each)], strategy(seed=0)) for each in (example, changed)
-    )
-    assert one.branches.shape == (3, 1, len(token_ids()))
-    assert not torch.equal(one.branches[0], two.branches[0])
-    assert torch.equal(one.branches[1:], two.branches[1:])
-    assert torch.equal(one.reference, two.reference)
+    (one,), (two,) = (rows_of_card(vlm, [each], strategy(seed=0)) for each in (example, changed))
+    assert one.shape == (4, len(token_ids()))
+    same = [torch.equal(*rows) for rows in zip(one, two, strict=True)]
+    assert same == [True, False, True, True]  # the reference first
     # Scored in batches of another size the same question gives the same logits.
-    more = row_logits(LocalEngine(vlm), [asked(changed), asked(example)], strategy(seed=0))
-    torch.testing.assert_close(more.branches[:, 1], one.branches[:, 0], atol=1e-5, rtol=1e-5)
+    _, more = rows_of_card(vlm, [changed, example], strategy(seed=0))
+    torch.testing.assert_close(more, one, atol=1e-5, rtol=1e-5)
 
 
 def test_rows_are_counted_by_what_they_show():
@@ -599,8 +602,7 @@ def test_rows_are_counted_by_what_they_show():
         branches[target, n, ids[example.answer]] = sure
         branches[1 - target, n, ids[own if n == 0 else UNKNOWN]] = unsure if n == 0 else sure
         reference[n, ids[UNKNOWN]] = sure
-    numbers = torch.full((len(examples),), len(branches))
-    found = what_rows_say(examples, RowLogits(reference, branches, numbers), words)
+    found = what_rows_say(examples, Evidence(reference, reference, branches), words)
     answers = len({example.answer for example in examples})
     half = round(math.log(len(ids)) / 2, 4)  # one row of two spreads over the whole vocabulary
     assert found == [

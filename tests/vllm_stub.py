@@ -26,7 +26,6 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from experiments.evaluation import request_of
 from focus.benchmarks.embedded import IndexedQuestion
 from focus.decoding import (
     AdaptiveFocus,
@@ -39,6 +38,7 @@ from focus.decoding import (
     Vcd,
 )
 from focus.engines.serving import ROUTE
+from focus.evaluation import request_of
 
 RECORDED = Path(__file__).with_name("vllm_exchanges.json.gz")
 MODELS = ("qwen2_5_vl-abstaining", "qwen3_vl-abstaining", "internvl-abstaining")

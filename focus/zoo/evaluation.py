@@ -1,9 +1,9 @@
 """What an embedded model can do, for its card and for the report of all of them.
 
-Batched and independent of the decoding strategies, so that a model can be judged while it trains;
-a test holds it to them. An answer is read off the logits of its first token in two ways: as the
-best of the question's choices, and over the whole vocabulary, which is what greedy decoding would
-say, "unknown" included.
+A model that is still in training is asked as any other, by cells of `focus.evaluation`, and a test
+holds its answers to the decoding strategies. An answer is read off the log-probabilities of its
+first token in two ways: as the best of the question's choices, and over the whole vocabulary, which
+is what greedy decoding would say, "unknown" included.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from statistics import fmean
 from types import MappingProxyType
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.distributions import Categorical
 from tqdm import tqdm
@@ -22,9 +23,11 @@ from tqdm import tqdm
 from focus.benchmarks.base import Example
 from focus.benchmarks.embedded import KINDS, AbstractEmbedded, asked_view, view_units
 from focus.contrast import combine
-from focus.decoding import Focus, Request
+from focus.decoding import AbstractDecoding, Focus, GenerationSettings, Plain, Request
 from focus.engines import LocalEngine
-from focus.first_tokens import RowLogits, plain_logits, row_logits
+from focus.errors import FocusError
+from focus.evaluation import Cell, answered
+from focus.evidence import Columns, Evidence, rows_of
 from focus.marks import CANDIDATES, VOCABULARY, AnswerKey, read
 from focus.models import VisionLanguageModel
 from focus.noise import NoiseConfig
@@ -35,7 +38,7 @@ from focus.zoo.mixture import MAX_FRAMES
 
 #: Noise of FOCUS on every card.
 NOISE_NAME = "imagenet+uniform"
-#: Its contrast weight for either reading of an answer (see `Cell`): one for all models, so that
+#: Its contrast weight for either reading of an answer (see `Answers`): one for all models, so that
 #: cards compare, from what the dev split favours. Ranking the choices hardly needs a contrast; over
 #: the whole vocabulary "unknown" wins the sum without it.
 ALPHAS: Mapping[str, float] = MappingProxyType({"said": 0.3, "spoken": 0.7})
@@ -43,7 +46,7 @@ PLAIN, FOCUS = "plain", "focus"
 
 
 @dataclass(frozen=True)
-class Cell:
+class Answers:
     """Answers of one model to one set of questions under one decoding.
 
     One character per question, so that any rate, any interval and any paired difference can be
@@ -125,22 +128,29 @@ def evaluate(
         kinds: of questions; others are left out.
 
     Returns:
-        ``cells`` (`Cell`) and ``rows`` (`Rows`), as they stand in a JSON file.
+        ``cells`` (`Answers`) and ``rows`` (`Rows`), as they stand in a JSON file.
     """
     ids = Frontend.of(vlm.model, vlm.processor).encoder.ids
     words = {i: word for word, i in ids.items()}
-    cells: list[Cell] = []
+    columns = Columns(ids, words, unknown=UNKNOWN)
+    cells: list[Answers] = []
     rows: list[Rows] = []
     vlm.model.eval()
     engine = LocalEngine(vlm, batch=64)
     asked_of = [s for s in suite(worlds, split, size, seed, most_images) if s[0].kind in kinds]
     for benchmark, with_focus in tqdm(asked_of, f"measuring {vlm.name}", leave=False, disable=None):
         examples = list(benchmark)
-        requests = [asked(example) for example in examples]
-        plain = plain_logits(engine, requests)
+        plain = torch.stack(
+            [
+                row
+                for rows in rows_said(engine, benchmark, examples, Plain(), columns)
+                for row in rows.values()
+            ]
+        )
         logits = {PLAIN: dict.fromkeys(alphas, plain)}
         if with_focus:
-            found = row_logits(engine, requests, strategy(seed))
+            found_rows = rows_said(engine, benchmark, examples, strategy(seed), columns)
+            found = Evidence.of(plain, found_rows)
             logits[FOCUS] = {
                 reading: combine(found.branches, found.reference, alpha=alpha)
                 for reading, alpha in alphas.items()
@@ -148,7 +158,7 @@ def evaluate(
             if benchmark.kind == "indexed":
                 rows += what_rows_say(examples, found, words)
         for decoding, answers in logits.items():
-            cells.append(_cell(benchmark, examples, decoding, answers, ids))
+            cells.append(_answers(benchmark, examples, decoding, answers, ids))
     return {"cells": [asdict(cell) for cell in cells], "rows": [asdict(row) for row in rows]}
 
 
@@ -178,19 +188,41 @@ def strategy(seed: int) -> Focus:
     return Focus(noise=NoiseConfig(NOISE_NAME, seed=seed), sharing="sample", targets="named")
 
 
+def rows_said(
+    engine: LocalEngine,
+    benchmark: AbstractEmbedded,
+    examples: Sequence[Example],
+    decoding: AbstractDecoding,
+    columns: Columns,
+) -> list[dict[str, Tensor]]:
+    """What every row says of each question: log-probabilities of the first token, by label.
+
+    Raises:
+        FocusError: a question that cannot be asked.
+    """
+    one_token = GenerationSettings(max_new_tokens=1)
+    cell = Cell(engine, benchmark, decoding, one_token, decoding.name, columns=columns, ask=asked)
+    found = []
+    for answer in answered(cell, examples):
+        if isinstance(answer, FocusError):
+            raise answer
+        found.append(rows_of(answer))
+    return found
+
+
 def asked(example: Example) -> Request:
     """A question with one target unit for each of its views."""
     return Request(example.images, example.question, example.id, targets=view_units(example))
 
 
 def what_rows_say(
-    examples: Sequence[Example], found: RowLogits, words: Mapping[int, str]
+    examples: Sequence[Example], found: Evidence, words: Mapping[int, str]
 ) -> list[Rows]:
     """Counts of what each kind of row answers to indexed questions.
 
     Args:
         examples: indexed questions, with a branch for each view.
-        found: logits of their rows.
+        found: what their rows say.
         words: by token id.
     """
     counts: dict[str, Counter[str]] = {
@@ -228,17 +260,17 @@ def what_rows_say(
     ]
 
 
-def _cell(
+def _answers(
     benchmark: AbstractEmbedded,
     examples: Sequence[Example],
     decoding: str,
     logits: Mapping[str, Tensor],
     ids: Mapping[str, int],
-) -> Cell:
+) -> Answers:
     key = AnswerKey.of(examples, ids, UNKNOWN)
     categories = tuple(dict.fromkeys(example.category for example in examples))
     groups = {name: i for i, name in enumerate(dict.fromkeys(e.group for e in examples))}
-    return Cell(
+    return Answers(
         world=benchmark.world,
         kind=benchmark.kind
         + getattr(benchmark, "direction", "").replace("image", " image").replace("text", " text"),
