@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+import numpy as np
+
 from focus.benchmarks.base import Example
 from focus.benchmarks.embedded import asked_view, view_units
 from focus.decoding import AbstractDecoding, ComposedFocus, Focus, MaskedFocus, Request
@@ -72,19 +74,25 @@ class Rows:
         return {k: v for k, v in asdict(self).items() if (k, v) != ("scheme", "focus")}
 
     def units(self, example: Example) -> tuple[int | tuple[int, ...], ...]:
-        """The target units of a question, one for each branch.
+        """The target units of a question, one for each branch; that of the asked image is first
+        where noise has its colour, see `focus.tinted`.
 
         Raises:
             InvalidValueError: a branch for the named image where none is named, or for its colour.
         """
         if not example.targets and (self.targets == "named" or self.tint == "target"):
             raise InvalidValueError("targets", "named", "another one: no image is named here")
-        units = view_units(example)
+        units: tuple[int | tuple[int, ...], ...] = view_units(example)
         if self.targets == "all":
-            return tuple(range(len(example.images)))
-        if self.targets == "pairs":
-            return tuple(sum(units[k : k + 2], ()) for k in range(0, len(units), 2))
-        return units if self.targets == "units" else example.targets
+            units = tuple(range(len(example.images)))
+        elif self.targets == "pairs":
+            units = tuple(sum(units[k : k + 2], ()) for k in range(0, len(units), 2))
+        elif self.targets == "named":
+            units = example.targets
+        if self.tint != "target":
+            return units
+        asked = set(np.ravel(example.targets[0]))
+        return tuple(sorted(units, key=lambda unit: not asked & set(np.ravel(unit))))
 
     def request(self, request: Request, example: Example) -> Request:
         """`request` with one target unit for each branch."""
@@ -95,4 +103,6 @@ class Rows:
         view = asked_view(example)
         if view is None or self.targets == "all":
             return None
+        if self.tint == "target":
+            return 0
         return {"units": view, "pairs": view // 2, "named": 0}[self.targets]

@@ -8,10 +8,10 @@ from typing import Literal, get_args
 import numpy as np
 from PIL import Image
 
+from focus.branches import target_units
 from focus.decoding import Focus, Request
 from focus.decoding.rows import AbstractPassDecoding, Pass
 from focus.decoding.shown import render
-from focus.decoding.single_image import kept_images
 from focus.errors import InvalidValueError
 from focus.models import VisionLanguageModel
 
@@ -39,7 +39,9 @@ class Tinted(AbstractPassDecoding):
             raise InvalidValueError("targets", request.targets, "some image for tint='target'")
         one = self.focus.one_pass(vlm, request)
         shown = render(one.plan, request, self.focus.noise, per_run=one.per_run)
-        target = kept_images(request)[0] if self.tint == "target" else None
+        target = None
+        if self.tint == "target":
+            target = target_units(len(request.images), request.targets)[0][0]
         inputs = {
             content: vlm.family.image_inputs(
                 vlm.processor,

@@ -179,6 +179,24 @@ def test_tinted_noise_has_the_colour_and_nothing_else():
     assert tinted == coloured_like(noise, image.transpose(Image.Transpose.FLIP_TOP_BOTTOM))
 
 
+def test_noise_has_the_colour_of_the_asked_image_wherever_it_stands(model):
+    loaded, rows = load_questions(SETS[0]), Rows(tint="target")
+    asked = [example.targets[0] for example in loaded.examples]
+    assert len(set(asked)) == 3
+    assert loaded.target(rows).tolist() == [0, 0, 0]
+    for view, example, request in zip(asked, loaded.examples, loaded.requests(rows), strict=True):
+        one = rows.strategy.one_pass(model.vlm, request)
+        assert one.plan.labels[1] == f"image {view + 1}"  # the branch that `target` names
+        noise = next(inputs for content, inputs in one.inputs.items() if content.kind == "noise")
+        (drawn,) = model.vlm.family.views(model.vlm.processor, noise)
+        plain = Image.new("RGB", (32, 32), (128, 128, 128))
+        distances = [
+            np.abs(np.subtract(*(np.asarray(i, float).mean((0, 1)) for i in (drawn, like)))).max()
+            for like in (coloured_like(plain, image) for image in example.images)
+        ]
+        assert int(np.argmin(distances)) == view, distances
+
+
 def test_tint_changes_the_rows_and_must_be_known(model, tmp_path):
     store = RowStore(tmp_path)
     untouched, own, target = (
