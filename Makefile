@@ -20,11 +20,12 @@ LOCK_VENV := build/lock-venv
 VLLM_VENV := .venv-vllm
 VLLM_INSTALLED := $(VLLM_VENV)/.installed
 ABLATIONS := $(patsubst conf/experiment/ablation_%.yaml,ablation-%,$(wildcard conf/experiment/ablation_*.yaml))
+PROBES := $(patsubst conf/probe/%.yaml,probe-%,$(wildcard conf/probe/*.yaml))
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help env demo test test-slow test-vllm lint format typecheck notebooks train-zoo ladder doctor probe leakage origin evaluate rescore viewer main-table ablations forecast report bench lock clean
-.PHONY: $(ABLATIONS)
+.PHONY: $(ABLATIONS) $(PROBES)
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1: \2/p' $(MAKEFILE_LIST) | awk -F': ' '{ printf "%-12s %s\n", $$1, substr($$0, length($$1) + 3) }'
@@ -67,11 +68,13 @@ ladder: $(INSTALLED) ## Train many short recipes for docs/zoo/ladder.jsonl.gz, t
 doctor: $(INSTALLED) ## Will it work on my model? (ARGS="model=qwen2_5_vl_7b")
 	$(VENV_PYTHON) -m experiments.doctor $(ARGS)
 
-probe: $(INSTALLED) ## Look inside models (ARGS="probe=patching model=..."; QUICK=1: a few questions)
+probe: $(INSTALLED) ## Look inside models: probe-knockout, probe-patching, ... (conf/probe; ARGS="model=..."; QUICK=1: a few questions)
 	$(VENV_PYTHON) -m experiments.probe $(if $(QUICK),limit=12 results=results/probes-quick) $(ARGS)
 
-leakage: $(INSTALLED) ## Every probe of the three kinds of embedded models (QUICK=1: a few questions)
-	$(VENV_PYTHON) -m experiments.probe probe=all $(if $(QUICK),limit=12 results=results/probes-quick) $(ARGS)
+$(PROBES): probe-%: $(INSTALLED)
+	$(VENV_PYTHON) -m experiments.probe probe=$* $(if $(QUICK),limit=12 results=results/probes-quick) $(ARGS)
+
+leakage: probe-all ## Every probe of the three kinds of embedded models (QUICK=1: a few questions)
 
 origin: $(INSTALLED) ## Where leakage begins, of models kept by train-zoo ARGS="snapshots=outputs/zoo/snapshots" (QUICK=1: a few questions)
 	$(VENV_PYTHON) -m experiments.probe --multirun probe=origin 'snapshots=outputs/zoo/snapshots/*' benchmark.split=dev benchmark.world=scenes,digits $(if $(QUICK),limit=12 results=results/probes-quick,limit=120 into=docs/probes/origin.csv) $(ARGS)
