@@ -248,7 +248,7 @@ def bench_figure(
     )  # fmt: skip
     left.set(xlabel="images", ylabel="x plain decoding (time; crosses: operations)", yscale="log")
     left.set_xticks(sorted(set(cost["num_images"])))
-    left.legend(fontsize=6, title=None)
+    left.legend(fontsize=6, title=None, loc="upper left", bbox_to_anchor=(0, -0.18), ncols=2)
     speed = pd.DataFrame(throughput).melt(
         id_vars=["read", "scheme"],
         value_vars=["alone_per_second", "batched_per_second"],
