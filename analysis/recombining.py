@@ -16,9 +16,10 @@ import torch
 from analysis.rules import RULES, apply_rule
 from analysis.summary import BASELINE
 from focus.aggregation import AGGREGATIONS
+from focus.branches import unit_label
 from focus.contrast import validate_beta
 from focus.errors import InvalidValueError, UnknownNameError
-from focus.evidence import BRANCH, REFERENCE, Evidence, key_of, rows_of
+from focus.evidence import REFERENCE, Evidence, key_of, rows_of
 from focus.marks import CANDIDATES, choose_answers
 from focus.records import Record
 from focus.scoring import Reference, Score, score_parsed
@@ -113,7 +114,7 @@ def _chosen(
 def _branches(record: Record) -> dict[str, torch.Tensor]:
     """Reference and branches, without the row of plain decoding that some strategies add."""
     rows = rows_of(record)
-    whole = BRANCH + "+".join(str(k + 1) for k in range(record["num_images"]))
+    whole = unit_label(range(record["num_images"]))
     return {label: row for label, row in rows.items() if label != whole or len(rows) == 2}
 
 
@@ -122,8 +123,7 @@ def _asked(record: Record, rows: Mapping[str, torch.Tensor]) -> int | None:
     if len(record["targets"]) != 1:
         return None
     (unit,) = record["targets"]
-    images = unit if isinstance(unit, list) else [unit]
-    label = BRANCH + "+".join(str(k + 1) for k in images)
+    label = unit_label(unit if isinstance(unit, list) else [unit])
     labels = [name for name in rows if name != REFERENCE]
     return labels.index(label) if label in labels else None
 

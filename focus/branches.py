@@ -9,7 +9,7 @@ prefill shares.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
@@ -66,8 +66,17 @@ class BranchPlan:
     @property
     def labels(self) -> tuple[str, ...]:
         """A name for each row, images counted from 1."""
-        names = tuple("image " + "+".join(str(k + 1) for k in unit) for unit in self.units)
+        names = tuple(map(unit_label, self.units))
         return (("reference", *names)) if self.has_reference else names
+
+
+def unit_label(unit: Iterable[int]) -> str:
+    """Name of the row in which these images are clean.
+
+    >>> unit_label([0, 2])
+    'image 1+3'
+    """
+    return "image " + "+".join(str(k + 1) for k in unit)
 
 
 def clean_plan(num_images: int) -> BranchPlan:

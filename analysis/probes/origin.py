@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -141,6 +141,15 @@ def along(found: pd.DataFrame) -> dict[str, pd.DataFrame]:
     return runs
 
 
+def recipes(points: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
+    """Leakage and FOCUS minus plain by share of questions about several clean images, means over
+    seeds and worlds, for every level of abstention along whose line that share changes."""
+    for level, part in points.groupby("abstains"):
+        means = part.groupby("clean_multi")[["plain_leakage", "delta"]].mean()
+        if len(means) > 2:  # the others lie along the other axis
+            yield str(level), means
+
+
 def figure(
     found: pd.DataFrame, ladder: pd.DataFrame | None = None, ends: Sequence[int] = ()
 ) -> Figure:
@@ -200,13 +209,11 @@ def _ladder(axes: plt.Axes, points: pd.DataFrame) -> None:
     """Short recipes by their share of questions about several clean images, means over seeds and
     worlds."""
     shares = sorted(points["clean_multi"].unique())
-    for level, part in points.groupby("abstains"):
-        if part["clean_multi"].nunique() > 2:  # those are other axis's
-            means = part.groupby("clean_multi")[["plain_leakage", "delta"]].mean()
-            at = [shares.index(share) for share in means.index]
-            ls = KIND_DASHES["answering" if level == "none" else "abstaining"]
-            axes.plot(at, means["plain_leakage"], color=ACROSS["excess"], ls=ls, lw=0.9)
-            axes.plot(at, means["delta"], color=ACROSS["gain"], ls=ls, lw=0.9)
+    for level, means in recipes(points):
+        at = [shares.index(share) for share in means.index]
+        ls = KIND_DASHES["answering" if level == "none" else "abstaining"]
+        axes.plot(at, means["plain_leakage"], color=ACROSS["excess"], ls=ls, lw=0.9)
+        axes.plot(at, means["delta"], color=ACROSS["gain"], ls=ls, lw=0.9)
     axes.axhline(0, color="0.3", lw=0.6)
     axes.set_xticks(range(len(shares)), [f"{share * 100:g}" for share in shares])
     axes.set(xlabel="% of several clean images", yticks=[0, 0.25, 0.5, 0.75])

@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from analysis.kinds import model_kinds
-from analysis.probes.origin import WORLDS, along
+from analysis.probes.origin import WORLDS, along, recipes
 from analysis.probes.pages import interval
 from focus.worlds.questions import MAX_IMAGES
 
@@ -159,16 +159,13 @@ def _by_number(found: pd.DataFrame) -> str:
 
 def _ladder(points: pd.DataFrame) -> str:
     """Short recipes, means over seeds and worlds, at both ends."""
-    told = []
-    for level, part in points.groupby("abstains"):
-        means = part.groupby("clean_multi")[["plain_leakage", "delta"]].mean()
-        if len(means) > 2:  # the others lie along the other axis
-            told.append(
-                f"{level} {_share(means['plain_leakage'].iloc[0])} to "
-                f"{_share(means['plain_leakage'].iloc[-1])}, FOCUS "
-                f"{_share(means['delta'].iloc[0], sign='+')} to "
-                f"{_share(means['delta'].iloc[-1], sign='+')}"
-            )
+    told = [
+        f"{level} {_share(means['plain_leakage'].iloc[0])} to "
+        f"{_share(means['plain_leakage'].iloc[-1])}, FOCUS "
+        f"{_share(means['delta'].iloc[0], sign='+')} to "
+        f"{_share(means['delta'].iloc[-1], sign='+')}"
+        for level, means in recipes(points)
+    ]
     shares = points["clean_multi"]
     return (
         f"*By recipe* ([ladder](zoo/README.md)): from {shares.min():.0%} to {shares.max():.0%} of "

@@ -61,11 +61,6 @@ def _masked(
     return blend(image, drawn, scale=scale)
 
 
-def processing(vlm: VisionLanguageModel) -> str:
-    """The settings that decide what the processor makes of an image; they may be changed."""
-    return str(vars(vlm.processor.image_processor))
-
-
 @dataclass(frozen=True)
 class Views:
     """An image as the model sees it, see `focus.models.base.AbstractFamily.views`."""
@@ -108,7 +103,9 @@ class ShownImages:
 
     def __init__(self, vlm: VisionLanguageModel, request: Request) -> None:
         self.vlm, self.request = vlm, request
-        self._maker = (type(vlm.family).__qualname__, processing(vlm))
+        #: The settings that decide what the processor makes of an image; they may be changed.
+        self.processing = str(vars(vlm.processor.image_processor))
+        self._maker = (type(vlm.family).__qualname__, self.processing)
         self._clean: dict[int, ImageInputs] = {}
 
     def clean(self, slot: int) -> ImageInputs:
@@ -137,10 +134,10 @@ class ShownImages:
         arithmetic is all there is to do.
         """
         family, processor, known = self.vlm.family, self.vlm.processor, self.vlm.seen
-        key = (*self._maker, "untouched", image.size)
-        if known.get(key, _UNKNOWN).here:
+        if self._untouched(image):
             return family.view_inputs(processor, [image])
         inputs = family.image_inputs(processor, image)
+        key = self._size_key(image)
         if key not in known:
             views = family.views(processor, inputs)
             same = len(views) == 1 and views[0].size == image.size
@@ -151,10 +148,18 @@ class ShownImages:
             )
         return inputs
 
+    def _size_key(self, image: Image.Image) -> Hashable:
+        return (*self._maker, "untouched", image.size)
+
+    def _untouched(self, image: Image.Image) -> bool:
+        """Whether images of this size are known to be left as they are."""
+        untouched: Untouched = self.vlm.seen.get(self._size_key(image), _UNKNOWN)
+        return untouched.here
+
     def views(self, slot: int) -> tuple[Image.Image, ...]:
         """The image at `slot` as the model sees it."""
         inputs, vlm, image = self.clean(slot), self.vlm, self.request.images[slot]
-        if vlm.seen.get((*self._maker, "untouched", image.size), _UNKNOWN).here:
+        if self._untouched(image):
             return (image,)
         key = (*self._maker, "views", inputs.key)
         return remembered(
@@ -183,7 +188,7 @@ def run_noise(
     if NOISE_TYPES[noise.name].content_dependent:
         return shown.masked(content, noise, per_run=True), None
     drawn = (noise.name, noise.severity, noise.seed, noise.drawn_at)
-    key = (*drawn, slot, shown.request.images[slot].size, processing(vlm))
+    key = (*drawn, slot, shown.request.images[slot].size, shown.processing)
     if key not in vlm.noise_cache:
         inputs = shown.masked(content, noise, per_run=True)
         features = None
