@@ -144,5 +144,15 @@ def short(value: float) -> str:
     """
     if np.isnan(value):
         return ""
-    text = f"{round(value, 2) + 0.0:.2f}".replace("0.", ".", 1)
+    text = pointed(value)
     return {".00": "0", "1.00": "1"}.get(text, text)
+
+
+def pointed(value: float, digits: int = 2, sign: str = "") -> str:
+    """A share as pages write it: without the zero before the point.
+
+    >>> pointed(0.456), pointed(0.05, sign="+"), pointed(-0.001)
+    ('.46', '+.05', '.00')
+    """
+    rounded = round(value, digits) + 0.0  # no minus zero
+    return f"{rounded:{sign}.{digits}f}".replace("0.", ".", 1)

@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 
 from analysis.kinds import model_kinds
+from analysis.probes.common import pointed
 from analysis.probes.origin import WORLDS, along, recipes
 from analysis.probes.pages import interval
 from focus.worlds.questions import MAX_IMAGES
@@ -120,8 +121,8 @@ def _sentences(kept: pd.DataFrame) -> list[str]:
     last = after.sort_values("step").groupby(["training", "benchmark"]).tail(1)
     last = last.sort_values("benchmark", ascending=False)  # scenes before digits
     ends = [
-        f"{kind} {', '.join(map(_share, own['excess']))} (FOCUS "
-        f"{', '.join(_share(gain, sign='+') for gain in own['gain'])})"
+        f"{kind} {', '.join(map(pointed, own['excess']))} (FOCUS "
+        f"{', '.join(pointed(gain, sign='+') for gain in own['gain'])})"
         for kind, own in last.groupby("training")
     ]
     return [
@@ -146,7 +147,7 @@ def _by_number(found: pd.DataFrame) -> str:
     """Final models, all worlds."""
     final = found[found["step"].isna()]
     told = [
-        f"{number}: {_range(own['excess'])} ({_share(1 - 1 / number)}), FOCUS "
+        f"{number}: {_range(own['excess'])} ({pointed(1 - 1 / number)}), FOCUS "
         f"{_range(own['gain'], sign='+')}"
         for number, own in final.groupby("num_images")
     ]
@@ -160,10 +161,10 @@ def _by_number(found: pd.DataFrame) -> str:
 def _ladder(points: pd.DataFrame) -> str:
     """Short recipes, means over seeds and worlds, at both ends."""
     told = [
-        f"{level} {_share(means['plain_leakage'].iloc[0])} to "
-        f"{_share(means['plain_leakage'].iloc[-1])}, FOCUS "
-        f"{_share(means['delta'].iloc[0], sign='+')} to "
-        f"{_share(means['delta'].iloc[-1], sign='+')}"
+        f"{level} {pointed(means['plain_leakage'].iloc[0])} to "
+        f"{pointed(means['plain_leakage'].iloc[-1])}, FOCUS "
+        f"{pointed(means['delta'].iloc[0], sign='+')} to "
+        f"{pointed(means['delta'].iloc[-1], sign='+')}"
         for level, means in recipes(points)
     ]
     shares = points["clean_multi"]
@@ -181,10 +182,4 @@ def _sure(told: pd.Series) -> str:
 def _range(values: pd.Series, digits: int = 2, sign: str = "") -> str:
     if values.empty:
         return "none"
-    return f"{_share(values.min(), digits, sign)} to {_share(values.max(), digits, sign)}"
-
-
-def _share(value: float, digits: int = 2, sign: str = "") -> str:
-    """As this page writes shares: without the zero before the point."""
-    rounded = round(value, digits) + 0.0  # no minus zero
-    return f"{rounded:{sign}.{digits}f}".replace("0.", ".", 1)
+    return f"{pointed(values.min(), digits, sign)} to {pointed(values.max(), digits, sign)}"
