@@ -297,5 +297,7 @@ def piece_features(
 def _left(positions: Tensor, width: int) -> Tensor:
     """Positions ``[.., length]`` of a row that is padded on the left: the padding's are of no
     account."""
+    if positions.shape[-1] == width:
+        return positions
     padding = positions[..., :1].expand(*positions.shape[:-1], width - positions.shape[-1])
     return torch.cat([padding, positions], dim=-1)

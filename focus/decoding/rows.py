@@ -304,13 +304,8 @@ def _noise_level(
     noise = [inputs for content, inputs in branches.images.items() if content.kind == "noise"]
     if not noise:
         return None, None
-    # One image at a time: photographs have millions of pixels.
-    means, variances = [], []
-    for inputs in noise:
-        levels = vlm.family.grey_levels(vlm.processor, inputs)
-        means.append(float(levels.mean()))
-        # The channels differ in their means; their deviation is that within a channel.
-        variances.append(float(levels.var(dim=1, correction=0).mean()))
+    moments = [vlm.family.grey_moments(vlm.processor, inputs) for inputs in noise]
+    means, variances = zip(*moments, strict=True)
     return round(fmean(means), 2), round(math.sqrt(fmean(variances)), 2)
 
 

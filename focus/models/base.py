@@ -66,6 +66,11 @@ class ImageFeatures:
     deepstack: tuple[Tensor, ...] = ()
 
 
+#: Values of a channel of a pixel.
+LEVELS = 256
+#: Where those of each channel begin in a table of all.
+CHANNELS = LEVELS * np.arange(3)[:, None, None]
+
 #: Named budgets. ``checkpoint`` keeps the checkpoint's own settings. ``published`` does too, and
 #: squares the images of the benchmarks that the published code resizes (MuirBench and MIRB).
 #: ``compact`` is a fraction of that, for small memories, see `AbstractFamily.compact`.
@@ -137,19 +142,25 @@ class AbstractFamily(ABC):
         scale = processor.image_processor
         normal = _normalised(scale.rescale_factor, (*scale.image_mean,), (*scale.image_std,))
         levels = np.stack([np.asarray(view) for view in views])
-        planes = np.stack([normal[c][levels[..., c]] for c in range(3)], axis=1)
+        planes = normal.take(np.moveaxis(levels, -1, 1) + CHANNELS)
         return self._arranged(processor, torch.from_numpy(planes))
 
     @abstractmethod
     def _arranged(self, processor: ProcessorMixin, planes: Tensor) -> ImageInputs:
         """Inverse of `_planes`: normalised pixels as the vision tower takes them."""
 
-    def grey_levels(self, processor: ProcessorMixin, inputs: ImageInputs) -> Tensor:
-        """Pixels as the vision tower gets them, brought back to 0..255: ``[3, pixels]``."""
-        planes = self._planes(processor, inputs)
-        return self._grey(processor, planes).transpose(0, 1).flatten(1)
+    def grey_moments(self, processor: ProcessorMixin, inputs: ImageInputs) -> tuple[float, float]:
+        """Mean of the pixels as the vision tower gets them, in grey levels (0..255), and their
+        variance within a channel, since the channels differ in their means."""
+        planes, scale = self._planes(processor, inputs).float().numpy(), processor.image_processor
+        mean, std = np.array(scale.image_mean), np.array(scale.image_std)
+        means = planes.mean(axis=(0, 2, 3), dtype=np.float64) * std + mean
+        variances = planes.var(axis=(0, 2, 3), dtype=np.float64) * std**2
+        return (float(means.mean() / scale.rescale_factor),
+                float(variances.mean() / scale.rescale_factor**2))  # fmt: skip
 
     def _grey(self, processor: ProcessorMixin, planes: Tensor) -> Tensor:
+        """Grey levels of normalised pixels."""
         scale = processor.image_processor
         mean, std = (
             torch.tensor(values)[:, None, None] for values in (scale.image_mean, scale.image_std)
@@ -280,7 +291,7 @@ class AbstractFamily(ABC):
 @functools.lru_cache(maxsize=8)
 def _normalised(rescale: float, mean: tuple[float, ...], std: tuple[float, ...]) -> np.ndarray:
     """What the image processors make of the 256 levels of a channel: ``[3, 256]``, float32."""
-    levels = torch.from_numpy((np.arange(256) * rescale).astype(np.float32))
+    levels = torch.from_numpy((np.arange(LEVELS) * rescale).astype(np.float32))
     center, spread = (torch.tensor(values)[:, None] for values in (mean, std))
     table: np.ndarray = ((levels - center) / spread).numpy()
     return table

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import math
 from collections.abc import Hashable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -74,10 +76,10 @@ class AbstractQwenVision(AbstractFamily):
 
     def _filled(self, processor: ProcessorMixin, patches: Tensor, grid: Tensor) -> ImageInputs:
         """One image of a grid ``[1, 3]``: patches in time, height and width."""
+        merge = processor.image_processor.merge_size
+        num_tokens, placeholder = _placeholder(processor, tuple(grid[0].tolist()), merge)
         return ImageInputs(
-            tensors={"pixel_values": patches, "image_grid_thw": grid},
-            num_tokens=int(grid[0].prod()) // processor.image_processor.merge_size**2,
-            placeholder=processor.replace_image_token({"image_grid_thw": grid}, 0),
+            {"pixel_values": patches, "image_grid_thw": grid}, num_tokens, placeholder
         )
 
     def layout(self, inputs: ImageInputs) -> Hashable:
@@ -111,3 +113,10 @@ class AbstractQwenVision(AbstractFamily):
     def _features(self, outputs: Any, num_tokens: Sequence[int]) -> list[ImageFeatures]:
         """Features of each image, out of those of all."""
         return [ImageFeatures(part) for part in outputs.pooler_output]
+
+
+@functools.lru_cache(maxsize=256)
+def _placeholder(processor: ProcessorMixin, grid: tuple[int, ...], merge: int) -> tuple[int, str]:
+    """Number of tokens that an image of a grid fills, and the text that stands for them."""
+    text = processor.replace_image_token({"image_grid_thw": torch.tensor([grid])}, 0)
+    return math.prod(grid) // merge**2, text
