@@ -27,7 +27,7 @@ from analysis.ablations import (
 )
 from analysis.comparisons import compare, selected
 from analysis.rules import TAKES_OVER, rows_of
-from focus.marks import CANDIDATES, VOCABULARY
+from focus.marks import CANDIDATES, TEXT
 
 #: Most lines of a table in the terminal.
 SCREEN = 30
@@ -38,7 +38,7 @@ NAMES = {
     "adaptive_routed": "adaptive routed FOCUS",
     "plain_matched": "plain, matched temperature",
 }
-READ = {VOCABULARY: "as generated text", CANDIDATES: "as a ranking of the candidates"}
+READ = {TEXT: "as generated text", CANDIDATES: "as a ranking of the candidates"}
 
 
 def cells_frame(records: Iterable[Record]) -> pd.DataFrame:
@@ -162,9 +162,7 @@ def run_table(records: Iterable[Record], name: str, rows: Mapping[str, Any]) -> 
     return table
 
 
-def label_frame(
-    records: Iterable[Record], column: str, *, reading: str = VOCABULARY
-) -> pd.DataFrame:
+def label_frame(records: Iterable[Record], column: str, *, reading: str = TEXT) -> pd.DataFrame:
     """Accuracy by a label of the questions, worlds put together.
 
     Args:
@@ -198,7 +196,7 @@ def label_frame(
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
 
 
-def adaptive_frame(records: Iterable[Record], *, reading: str = VOCABULARY) -> pd.DataFrame:
+def adaptive_frame(records: Iterable[Record], *, reading: str = TEXT) -> pd.DataFrame:
     """Accuracy-cost curves of adaptive FOCUS, worlds put together.
 
     Returns:
@@ -244,7 +242,7 @@ def case_names(frame: pd.DataFrame) -> list[str]:
 
 
 def cost_points(
-    records: Iterable[Record], kind: str, number: int, reading: str = VOCABULARY
+    records: Iterable[Record], kind: str, number: int, reading: str = TEXT
 ) -> pd.DataFrame:
     """Accuracy and mean rows run of every strategy on one set of questions, worlds put together.
 

@@ -37,7 +37,7 @@ from analysis.claims import DEFAULT_NOISE
 from analysis.equivalence import CELL, compared, equivalence_figure, pairs
 from analysis.judging import rule_cells
 from analysis.kinds import model_kinds, names_of
-from focus.marks import CANDIDATES, READINGS, VOCABULARY
+from focus.marks import CANDIDATES, READINGS, TEXT
 
 Draw = Callable[[list[Record], pd.DataFrame], Figure | None]
 """From the records of an experiment and its pooled frame to a figure, if there is one to draw."""
@@ -74,7 +74,7 @@ def pooled_frame(records: Iterable[Record], view: View) -> pd.DataFrame:
     return frame.assign(case=cases)
 
 
-def _greedy(pooled: pd.DataFrame, reading: str = VOCABULARY) -> pd.DataFrame:
+def _greedy(pooled: pd.DataFrame, reading: str = TEXT) -> pd.DataFrame:
     if not (pooled["reading"] == reading).any():  # such as text, where answers are only ranked
         reading = CANDIDATES
     return pooled[(pooled["reading"] == reading) & pooled["temperature"].isna()]
@@ -88,7 +88,7 @@ def _only(frame: pd.DataFrame, *, case: str | None = None, **settings: Any) -> p
     return frame
 
 
-def _lines(x: str, hue: str = "rule", reading: str = VOCABULARY, label: str = "",
+def _lines(x: str, hue: str = "rule", reading: str = TEXT, label: str = "",
            **only: Any) -> Draw:  # fmt: skip
     def draw(records: list[Record], pooled: pd.DataFrame) -> Figure | None:
         frame = _only(_greedy(pooled, reading), **only)
@@ -99,7 +99,7 @@ def _lines(x: str, hue: str = "rule", reading: str = VOCABULARY, label: str = ""
     return draw
 
 
-def _map(y: str, reading: str = VOCABULARY, **only: Any) -> Draw:
+def _map(y: str, reading: str = TEXT, **only: Any) -> Draw:
     """Differences to plain decoding: settings down, models across."""
 
     def draw(records: list[Record], pooled: pd.DataFrame) -> Figure | None:
@@ -212,7 +212,7 @@ def _scales(records: list[Record], pooled: pd.DataFrame) -> Figure | None:
 
 def _cooled(records: list[Record], pooled: pd.DataFrame) -> Figure | None:
     """Against temperature; greedy decoding stands at zero."""
-    text = pooled["reading"] == VOCABULARY
+    text = pooled["reading"] == TEXT
     frame = pooled[text] if text.any() else pooled
     frame = frame.assign(temperature=frame["temperature"].fillna(0.0))
     return lines_figure(frame, "temperature", label="temperature (0: greedy)")

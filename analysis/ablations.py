@@ -18,7 +18,7 @@ from analysis.resampling import difference_row, mean_interval
 from analysis.statistics import holm
 from analysis.zoo import TRACEABLE
 from focus.errors import InvalidValueError
-from focus.marks import CANDIDATES, VOCABULARY
+from focus.marks import CANDIDATES, TEXT
 from focus.records import Record
 
 PLAIN = "plain"
@@ -70,7 +70,7 @@ def of_kind(records: Iterable[Record], kind: str) -> list[Record]:
     return [record for record in records if record["record"] == kind]
 
 
-def shown_reading(records: Iterable[Record], wanted: str = VOCABULARY) -> str:
+def shown_reading(records: Iterable[Record], wanted: str = TEXT) -> str:
     """The reading that tables and figures show: the ranking where answers have no other.
 
     >>> shown_reading([{"record": "answers", "reading": "candidates"}])

@@ -13,7 +13,7 @@ from typing import Any
 
 from analysis.ablations import HEADLINE, PLAIN
 from analysis.comparisons import ABOVE, ALIKE, BELOW, MARGIN
-from focus.marks import CANDIDATES, VOCABULARY
+from focus.marks import CANDIDATES, TEXT
 from focus.noise import NOISE_TYPES
 
 DEFAULT_NOISE = "imagenet+uniform"
@@ -47,7 +47,7 @@ class Test:
     aim: str = ABOVE
     every: bool = False
     metric: str = HEADLINE
-    reading: str = VOCABULARY
+    reading: str = TEXT
 
     __test__ = False  # no test of pytest
 

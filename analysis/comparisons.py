@@ -14,7 +14,7 @@ import pandas as pd
 from analysis.ablations import HEADLINE, Record, of_kind, pool_units
 from analysis.resampling import difference_row
 from focus.errors import InvalidValueError
-from focus.marks import VOCABULARY
+from focus.marks import TEXT
 
 #: What an interval can say of a claim; `MIXED` is not known to a single interval.
 HOLDS, REVERSED, OPEN = "holds", "reversed", "open"
@@ -41,7 +41,7 @@ def compare(
     second: Mapping[str, Any],
     *,
     by: Sequence[str] = ("model",),
-    reading: str = VOCABULARY,
+    reading: str = TEXT,
     metric: str = HEADLINE,
     bounded: bool = True,
     tested: bool = True,

@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 
 from analysis.ablations import PLAIN, Record, of_kind, unit_values
 from analysis.statistics import paired_difference
-from focus.marks import CANDIDATES, VOCABULARY
+from focus.marks import CANDIDATES, TEXT
 
 #: Accuracies that differ by less are the same.
 MARGIN = 0.02
@@ -143,7 +143,7 @@ def sections(records: Iterable[Record], kinds: Mapping[str, str]) -> list[str]:
     paired = pairs(records, kinds)
     if paired.empty:
         return []
-    told = CANDIDATES if (paired["reading"] == CANDIDATES).any() else VOCABULARY
+    told = CANDIDATES if (paired["reading"] == CANDIDATES).any() else TEXT
     cells = compared(paired, (*CELL, "kind", "ours"))
     groups = compared(paired, ("reading", "kind", "ours"))
     ranked = groups[groups["reading"] == told]
@@ -161,8 +161,8 @@ def sections(records: Iterable[Record], kinds: Mapping[str, str]) -> list[str]:
         .to_markdown(index=False, disable_numparse=True),
         rows_sentence(records, kinds),
     ]  # fmt: skip
-    if told != VOCABULARY and (groups["reading"] == VOCABULARY).any():
-        table = kinds_table(groups[groups["reading"] == VOCABULARY], cells)
+    if told != TEXT and (groups["reading"] == TEXT).any():
+        table = kinds_table(groups[groups["reading"] == TEXT], cells)
         markdown = table.to_markdown(index=False, disable_numparse=True)
         parts += ["### As generated text", markdown]
     return [part for part in parts if part]

@@ -20,7 +20,7 @@ from analysis.claims import DEFAULT_NOISE
 from analysis.comparisons import by_kind, compare, selected
 from analysis.judging import BOUNDS, CELL, PUBLISHED, SPLITS, against, count
 from analysis.zoo import rank_correlation
-from focus.marks import CANDIDATES, VOCABULARY
+from focus.marks import CANDIDATES, TEXT
 
 #: Roles of rows, and what of them a table of models shows.
 ROLES = {
@@ -70,7 +70,7 @@ def models_table(records: Iterable[Record], kinds: Mapping[str, str]) -> str:
     return markdown(pd.DataFrame(lines))
 
 
-def abstention_points(records: Sequence[Record], reading: str = VOCABULARY) -> pd.DataFrame:
+def abstention_points(records: Sequence[Record], reading: str = TEXT) -> pd.DataFrame:
     """What FOCUS gains on indexed questions beside how often off-target branches abstain.
 
     Returns:
@@ -109,7 +109,7 @@ SHOWN = {PLAIN: "plain", PUBLISHED: "sum", "max": "maximum", "routed": "routed F
 
 
 def number_sentence(
-    records: Sequence[Record], kinds: Mapping[str, str], reading: str = VOCABULARY
+    records: Sequence[Record], kinds: Mapping[str, str], reading: str = TEXT
 ) -> list[str]:
     """How each of `SHOWN` fares on indexed questions, from the fewest to the most images."""
     frame = _shown([r for r in records if r.get("world") != "clips"], ["indexed"], reading)
@@ -149,7 +149,7 @@ def headline_table(records: Sequence[Record], kinds: Mapping[str, str]) -> str:
         records: of the experiment ``domains``.
         kinds: by model.
     """
-    frame = _shown(records, ["indexed", "matching"], VOCABULARY).set_index("rule")
+    frame = _shown(records, ["indexed", "matching"], TEXT).set_index("rule")
     lines = []
     for kind, name in (("indexed", "indexed"), ("matching", "minimal pairs")):
         for model in by_kind(kinds, kinds):
@@ -283,9 +283,7 @@ def judged_sentence(judged: pd.DataFrame) -> str:
     return f"Rules that win cells and lose none: {'; '.join(parts)}."
 
 
-def front_table(
-    records: Sequence[Record], kind: str, number: int, reading: str = VOCABULARY
-) -> str:
+def front_table(records: Sequence[Record], kind: str, number: int, reading: str = TEXT) -> str:
     """Accuracy-cost Pareto front of each model, the cheapest method first; empty without lines."""
     points = cost_points(records, kind, number, reading)
     lines = []

@@ -18,13 +18,13 @@ import statsmodels.api as sm
 
 from analysis.kinds import model_kinds
 from focus.forecast import ROW_STATISTICS
-from focus.marks import CANDIDATES, READINGS, VOCABULARY
+from focus.marks import CANDIDATES, READINGS, TEXT
 
 RULES = ("sum", "max", "routed")
 LABELS = ("model", "architecture", "kind", "split", "world", "questions", "num_images")
 #: Statistics that are tried; `GAIN` and `CHANCE` are the ones that are fitted, chosen on dev.
 TRIED = (*ROW_STATISTICS, "margin")
-GAIN = {CANDIDATES: ("rival", "first"), VOCABULARY: ("rival", "first", "outside")}
+GAIN = {CANDIDATES: ("rival", "first"), TEXT: ("rival", "first", "outside")}
 CHANCE = ("rival", "first")
 #: Whose cell means say where a forecast extrapolates.
 SEEN = ("first", "rival")
@@ -79,7 +79,7 @@ def with_kinds(frame: pd.DataFrame) -> pd.DataFrame:
 
 def contests() -> Iterator[tuple[str, str]]:
     """Every rule under every reading."""
-    return ((rule, reading) for reading in (CANDIDATES, VOCABULARY) for rule in RULES)
+    return ((rule, reading) for reading in (CANDIDATES, TEXT) for rule in RULES)
 
 
 def tried(reading: str) -> Sequence[str]:

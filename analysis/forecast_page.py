@@ -16,7 +16,7 @@ from analysis.forecast_judging import WAYS, Interval, forecasts
 from analysis.statistics import wilson_interval
 from analysis.zoo_figures import MARKERS
 from focus.forecast import ROW_STATISTICS, RULE_STATISTICS
-from focus.marks import CANDIDATES, VOCABULARY
+from focus.marks import CANDIDATES, TEXT
 
 Judged = Mapping[str, Any]
 NAMES = {"sum": "the published sum", "max": "the maximum", "routed": "routed FOCUS"}
@@ -167,11 +167,11 @@ def formula(fitted: Mapping[str, Any], rule: str) -> str:
 def limits(judged: Judged, on: Mapping[str, Any]) -> str:
     """What it was fitted on, and what that does not tell."""
     text = "; ".join(
-        f"{NAMES[rule]} {shown(judged[rule][VOCABULARY]['architecture']['r2'])} and "
-        f"{shown(judged[rule][VOCABULARY]['kind']['r2'])}"
+        f"{NAMES[rule]} {shown(judged[rule][TEXT]['architecture']['r2'])} and "
+        f"{shown(judged[rule][TEXT]['kind']['r2'])}"
         for rule in RULES
     )
-    one, said = judged["sum"][CANDIDATES]["test"], judged["sum"][VOCABULARY]["architecture"]
+    one, said = judged["sum"][CANDIDATES]["test"], judged["sum"][TEXT]["architecture"]
     furthest = "; ".join(f"{NAMES[rule]} on {furthest_off(judged, rule)}" for rule in RULES)
     return (
         f"- Fitted on {on['cells']} cells ({on['questions']} questions) of {len(on['models'])} "

@@ -9,7 +9,7 @@ import pandas as pd
 from analysis.ablations import PLAIN, Record, of_kind
 from analysis.comparisons import compare
 from analysis.statistics import holm
-from focus.marks import VOCABULARY
+from focus.marks import TEXT
 
 PUBLISHED = "sum"
 #: They know the asked image: upper bounds of isolation, no methods.
@@ -25,7 +25,7 @@ def rule_cells(
     records: Iterable[Record],
     *,
     by: Sequence[str] = CELL,
-    reading: str = VOCABULARY,
+    reading: str = TEXT,
     bounded: bool = False,
 ) -> pd.DataFrame:
     """Every candidate minus the sum in every cell.
@@ -52,7 +52,7 @@ def rule_cells(
 
 
 def judge(
-    records: Iterable[Record], *, reading: str = VOCABULARY, cells: pd.DataFrame | None = None
+    records: Iterable[Record], *, reading: str = TEXT, cells: pd.DataFrame | None = None
 ) -> pd.DataFrame:
     """Cells won, tied and lost against the sum, and the mean difference, per split and rule.
 
@@ -107,7 +107,7 @@ def regimes(
     kinds: Mapping[str, str],
     *,
     split: str = "test",
-    reading: str = VOCABULARY,
+    reading: str = TEXT,
 ) -> pd.DataFrame:
     """The published sum, the maximum, routed FOCUS and plain decoding against each other.
 

@@ -19,18 +19,17 @@ import scipy.stats
 
 from analysis.resampling import difference_row
 from analysis.statistics import holm, wilson_interval
+from focus.marks import CANDIDATES, TEXT
 from focus.records import read_records
 from focus.zoo.card import BAR, RECORD, record_folders
 from focus.zoo.evaluation import FOCUS, PLAIN
 
-#: How an answer is read: best of the question's choices, or best of the whole vocabulary.
-SAID, SPOKEN = "said", "spoken"
 #: Kinds whose wrong answers can be traced to another image.
 TRACEABLE = ("indexed", "probe")
 #: Kinds that need all images at once, or choose between them, in the order of the tables.
 CHOICE = ("which", "same", "counting", "probe", "odd")
 #: What FOCUS and plain decoding are compared by, per reading.
-COMPARED = {SAID: ("indexed", "matching", *CHOICE), SPOKEN: ("indexed", "matching")}
+COMPARED = {CANDIDATES: ("indexed", "matching", *CHOICE), TEXT: ("indexed", "matching")}
 #: Metrics with a paired difference; leakage has none: an answer can leave it for another error.
 COMPARED_METRICS = ("accuracy", "image score")
 #: Error rate of a family of comparisons.
@@ -89,7 +88,7 @@ def ladder_frame(records: Iterable[Record]) -> pd.DataFrame:
     rows = [
         {name: record[name] for name in POINT} | row
         for record in records
-        for row in answer_rows(record["results"], kinds=COMPARED[SPOKEN])
+        for row in answer_rows(record["results"], kinds=COMPARED[TEXT])
     ]
     return _finished(rows, POINT)
 
@@ -111,8 +110,8 @@ def _finished(rows: list[Row], labels: Sequence[str]) -> pd.DataFrame:
 def families(rows: Iterable[Row]) -> list[list[Row]]:
     """Comparisons that share an error rate: indexed questions with pairs, and all other kinds."""
     compared = [row for row in rows if "p_value" in row]
-    first = [row for row in compared if row["kind"] in COMPARED[SPOKEN]]
-    return [first, [row for row in compared if row["kind"] not in COMPARED[SPOKEN]]]
+    first = [row for row in compared if row["kind"] in COMPARED[TEXT]]
+    return [first, [row for row in compared if row["kind"] not in COMPARED[TEXT]]]
 
 
 def answer_rows(results: Record, *, kinds: Sequence[str] | None = None) -> list[Row]:
@@ -138,7 +137,7 @@ def answer_rows(results: Record, *, kinds: Sequence[str] | None = None) -> list[
         kind = name.split()[0]
         text = cells.get((world, "matching text", 1, PLAIN))
         plain = cells.get((world, name, number, PLAIN))
-        for reading in (SAID, SPOKEN):
+        for reading in (CANDIDATES, TEXT):
             baseline: dict[tuple[str, str], list[bool]] = {}
             if decoding == FOCUS and plain and kind in COMPARED[reading]:
                 baseline = cell_scores(plain, reading, text)
@@ -162,7 +161,7 @@ def cell_scores(
 
     Args:
         cell: answers of one model to one set of questions.
-        reading: `SAID` or `SPOKEN`.
+        reading: `CANDIDATES` or `TEXT`.
         text: cell of the text direction of the same pairs, for the group score of the image
             direction. Pairs are numbered alike in both.
     """
@@ -208,7 +207,7 @@ def branch_rows(rows: Iterable[Record]) -> list[Row]:
     for row in rows:
         for metric in ("right", "own", "unknown"):
             place = (row["world"], "branches", row["num_images"], row["row"])
-            labels = (*place, FOCUS, SPOKEN, metric)
+            labels = (*place, FOCUS, TEXT, metric)
             value = rate(row[metric], row["total"])
             if row["row"] == "off target" and row["num_images"] > 2:
                 value |= {"low": None, "high": None}
@@ -289,7 +288,7 @@ def worst_single(results: Record) -> Row:
         | {f"worst_{key}": value for key, value in rate(sum(scores), len(scores)).items()}
         for cell in results["cells"]
         if cell["kind"] == "single"
-        for (skill, _), scores in cell_scores(cell, SAID).items()
+        for (skill, _), scores in cell_scores(cell, CANDIDATES).items()
     ]
     return min(skills, key=lambda row: row["worst_value"])
 
@@ -312,8 +311,8 @@ def focus_points(frame: pd.DataFrame, labels: Sequence[str]) -> pd.DataFrame:
 
     Returns:
         One row per model and world: ``plain``, ``focus`` and `DELTAS` on indexed questions, the
-        same with the prefix ``pairs_`` for the image score of minimal pairs, ``spoken_`` and
-        ``pairs_spoken_`` for the differences over the whole vocabulary; ``off_unknown``,
+        same with the prefix ``pairs_`` for the image score of minimal pairs, ``text_`` and
+        ``pairs_text_`` for the differences over the whole vocabulary; ``off_unknown``,
         ``off_own``, ``off_right``, ``reference_unknown`` and ``on_right`` of the branches.
     """
     keys = [*(name for name in labels if name != "world"), "world"]
@@ -326,10 +325,10 @@ def focus_points(frame: pd.DataFrame, labels: Sequence[str]) -> pd.DataFrame:
         point = dict(zip(keys, values, strict=True))
         point |= _compared(found, "indexed", "accuracy", "")
         point |= _compared(found, "matching", "image score", "pairs_")
-        point["plain_leakage"] = _value(found, ("indexed", "", PLAIN, SAID, "leakage"))
+        point["plain_leakage"] = _value(found, ("indexed", "", PLAIN, CANDIDATES, "leakage"))
         for name, sort in (("off", "off target"), ("on", "on target"), ("reference", "reference")):
             for metric in ("unknown", "own", "right"):
-                place = ("branches", sort, FOCUS, SPOKEN, metric)
+                place = ("branches", sort, FOCUS, TEXT, metric)
                 point[f"{name}_{metric}"] = _value(found, place)
         points.append(point)
     return pd.DataFrame(points)
@@ -341,10 +340,10 @@ _INSIDE = ("kind", "category", "decoding", "reading", "metric")
 
 def _compared(cells: Mapping[tuple[str, ...], Row], kind: str, metric: str, prefix: str) -> Row:
     row: Row = {
-        f"{prefix}{name}": _value(cells, (kind, "", decoding, SAID, metric))
+        f"{prefix}{name}": _value(cells, (kind, "", decoding, CANDIDATES, metric))
         for name, decoding in (("plain", PLAIN), ("focus", FOCUS))
     }
-    for reading, infix in ((SAID, ""), (SPOKEN, "spoken_")):
+    for reading, infix in ((CANDIDATES, ""), (TEXT, "text_")):
         for name in (*DELTAS, "p_holm"):
             place = (kind, "", FOCUS, reading, metric)
             row[f"{prefix}{infix}{name}"] = _value(cells, place, name)

@@ -13,8 +13,9 @@ import seaborn as sns
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from analysis.zoo import MODEL, SAID, focus_points, kind_of, select
+from analysis.zoo import MODEL, focus_points, kind_of, select
 from analysis.zoo_ladder import AXES, ladder_lines, ladder_points
+from focus.marks import CANDIDATES
 from focus.zoo.evaluation import FOCUS, PLAIN
 
 MARKERS = "os^vD*P"
@@ -35,7 +36,7 @@ def by_number_figure(
         metric: "accuracy" or "leakage".
     """
     sns.set_theme(style="whitegrid", context="paper")
-    cells = select(frame, kind="indexed", reading=SAID, metric=metric)
+    cells = select(frame, kind="indexed", reading=CANDIDATES, metric=metric)
     kinds = {record["name"]: kind_of(record) for record in records}
     palette = _colours(kinds.values())
     markers = dict(zip(sorted(cells["seed"].unique()), itertools.cycle(MARKERS), strict=False))

@@ -10,8 +10,6 @@ import pandas as pd
 from analysis.zoo import (
     LEVEL,
     MODEL,
-    SAID,
-    SPOKEN,
     focus_points,
     overview,
     rank_correlation,
@@ -21,6 +19,7 @@ from analysis.zoo import (
 from analysis.zoo_ladder import ladder_parts, ladder_points
 from analysis.zoo_reproduction import reproduced_sentence
 from analysis.zoo_tables import READING, markdown, overview_lines, p_text, point_lines
+from focus.marks import CANDIDATES, TEXT
 from focus.zoo.card import BAR
 from focus.zoo.evaluation import FOCUS
 
@@ -63,7 +62,8 @@ def zoo_page(
 def _introduction(records: Sequence[Mapping[str, Any]]) -> list[str]:
     settings = {
         f"split {r['split']}, seed {r['seed']}, {r['noise']} noise, {r['scope']}, "
-        f"alpha {r['alphas']['said']} (said) and {r['alphas']['spoken']} (spoken), chosen on dev"
+        f"alpha {r['alphas'][CANDIDATES]} (candidates) and {r['alphas'][TEXT]} (text), chosen "
+        "on dev"
         for r in (record["results"] for record in records)
     }
     return [
@@ -78,10 +78,10 @@ def _introduction(records: Sequence[Mapping[str, Any]]) -> list[str]:
                 "scores of minimal pairs, over pairs; a bootstrap over the same units for "
                 "differences, which are paired. They are about the choice of questions, for one "
                 "training run: the spread between seeds is another thing.",
-                "- An answer is the first token, read in two ways: the best among the choices of "
-                'the question ("said"), and the best of the whole vocabulary ("spoken"), which is '
-                'what greedy decoding would say, "unknown" included. Where nothing else is said, '
-                "numbers are of the first.",
+                "- An answer is the first token, read in two ways: as a ranking of the question's "
+                "candidates, and as generated text, the best token of all, which is what greedy "
+                'decoding would say, "unknown" included. Where nothing else is said, numbers are '
+                "of the first.",
                 "- Leakage: answers that are wrong and true of another image of the question, as a "
                 "share of all answers. FOCUS: sum over branches with one clean image each, minus "
                 "alpha times the branch of noise alone.",
@@ -133,7 +133,7 @@ def _focus(frame: pd.DataFrame, points: pd.DataFrame) -> list[str]:
 
 def _counted(compared: pd.DataFrame, verdict: pd.Series) -> str:
     lines = []
-    for reading in (SAID, SPOKEN):
+    for reading in (CANDIDATES, TEXT):
         chosen = verdict[compared["reading"] == reading]
         counts = {name: int((chosen == name).sum()) for name in ("gain", "loss", "neither")}
         lines.append(

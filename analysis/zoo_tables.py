@@ -7,12 +7,13 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.zoo import CHOICE, LEVEL, SAID, SPOKEN, overview, select, verdicts
+from analysis.zoo import CHOICE, LEVEL, overview, select, verdicts
 from analysis.zoo_ladder import ladder_points
+from focus.marks import CANDIDATES, TEXT
 from focus.zoo.card import BAR
 from focus.zoo.evaluation import FOCUS, PLAIN
 
-READING = {SAID: "among the choices", SPOKEN: "over the whole vocabulary"}
+READING = {CANDIDATES: "as a ranking of the candidates", TEXT: "as generated text"}
 
 
 def details(frame: pd.DataFrame, runs: Sequence[Mapping[str, Any]], ladder: pd.DataFrame) -> str:
@@ -61,12 +62,12 @@ def point_lines(points: pd.DataFrame) -> list[dict[str, str]]:
             "indexed, plain -> FOCUS": f"{row['plain']:.3f} -> {row['focus']:.3f}",
             "difference [95%]": delta_text(row),
             "p": p_text(row["p_holm"]),
-            "spoken [95%]": delta_text(row, "spoken_"),
-            "spoken, p": p_text(row["spoken_p_holm"]),
+            "as text [95%]": delta_text(row, "text_"),
+            "as text, p": p_text(row["text_p_holm"]),
             "image score, difference [95%]": delta_text(row, "pairs_"),
             "image score, p": p_text(row["pairs_p_holm"]),
-            "image score, spoken [95%]": delta_text(row, "pairs_spoken_"),
-            "image score, spoken, p": p_text(row["pairs_spoken_p_holm"]),
+            "image score, as text [95%]": delta_text(row, "pairs_text_"),
+            "image score, as text, p": p_text(row["pairs_text_p_holm"]),
             'off target: "unknown"': share_text(row["off_unknown"]),
             "off target: own image": share_text(row["off_own"]),
             'reference: "unknown"': share_text(row["reference_unknown"]),
@@ -77,7 +78,7 @@ def point_lines(points: pd.DataFrame) -> list[dict[str, str]]:
 
 
 def _single(frame: pd.DataFrame) -> list[str]:
-    cells = select(frame, kind="single", reading=SAID)
+    cells = select(frame, kind="single", reading=CANDIDATES)
 
     def text(row: Mapping[str, Any]) -> str:
         return f"**{rate_text(row)}**" if row["value"] < BAR else rate_text(row)
@@ -90,14 +91,16 @@ def _by_number(frame: pd.DataFrame) -> list[str]:
     parts = []
     for decoding, name in ((PLAIN, "Plain decoding"), (FOCUS, "FOCUS")):
         for metric in ("accuracy", "leakage"):
-            cells = select(frame, kind="indexed", decoding=decoding, reading=SAID, metric=metric)
+            cells = select(
+                frame, kind="indexed", decoding=decoding, reading=CANDIDATES, metric=metric
+            )
             parts += [f"## {name}, {metric} on indexed questions with N images {counts(cells)}",
                       _wide(_numbered(cells), "N", rate_text)]  # fmt: skip
     return parts
 
 
 def _pairs(frame: pd.DataFrame) -> list[str]:
-    cells = select(frame, kind="matching", reading=SAID).copy()
+    cells = select(frame, kind="matching", reading=CANDIDATES).copy()
     cells["score"] = cells["metric"] + ", " + _decoding_names(cells)
     return [
         f"## Minimal pairs {counts(cells, 'pairs')}",
@@ -109,7 +112,7 @@ def _pairs(frame: pd.DataFrame) -> list[str]:
 
 
 def _choice(frame: pd.DataFrame) -> list[str]:
-    cells = select(frame, kind=CHOICE, reading=SAID, metric="accuracy")
+    cells = select(frame, kind=CHOICE, reading=CANDIDATES, metric="accuracy")
     parts = [f"## Multiple choice: plain -> FOCUS, and the paired difference {counts(cells)}"]
     for number in sorted(cells["num_images"].unique()):
         part = select(cells, num_images=number)

@@ -161,7 +161,7 @@ class Forecast:
 
         Args:
             rule: ``sum`` as published, ``max`` or ``routed``, at their default contrast weight.
-            reading: ``candidates``, the best choice, or ``vocabulary``, generated text.
+            reading: ``candidates``, the best choice, or ``text``, what greedy decoding says.
 
         Raises:
             UnknownNameError: there is none for that rule and reading.

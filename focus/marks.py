@@ -19,8 +19,8 @@ from focus.scoring import Answerable
 
 MARKS = "-+x?"
 WRONG, RIGHT, LEAKED, ABSTAINED = range(len(MARKS))
-VOCABULARY, CANDIDATES = "vocabulary", "candidates"
-READINGS = (VOCABULARY, CANDIDATES)
+TEXT, CANDIDATES = "text", "candidates"
+READINGS = (TEXT, CANDIDATES)
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ def read(logits: Tensor, key: AnswerKey, reading: str) -> str:
     Args:
         logits: ``[questions, vocabulary]``; tokens beyond the key are never answers.
         key: of the questions.
-        reading: ``vocabulary``, what greedy decoding says, or ``candidates``, the best choice.
+        reading: ``text``, what greedy decoding says, or ``candidates``, the best choice.
     """
     best, said = _masked(logits, key, reading).max(-1)
     codes = np.where(best.isneginf(), WRONG, key.code[np.arange(len(said)), said])
@@ -108,7 +108,7 @@ def _masked(logits: Tensor, key: AnswerKey, reading: str) -> Tensor:
     if reading not in READINGS:
         raise InvalidValueError("reading", reading, f"one of {', '.join(READINGS)}")
     logits = logits[:, : key.code.shape[1]]
-    if reading == VOCABULARY:
+    if reading == TEXT:
         return logits
     return logits.masked_fill(~torch.from_numpy(key.candidates), -torch.inf)
 

@@ -72,7 +72,7 @@ from experiments.ablation_rows import Rows
 from experiments.ablation_sweeps import Sweep
 from experiments.config import CONF, compose_config, plain
 from focus.errors import InvalidValueError
-from focus.marks import CANDIDATES, VOCABULARY
+from focus.marks import CANDIDATES, TEXT
 
 ROWS = Rows().columns
 KINDS = {"a-abstaining": "abstaining", "b-answering": "answering"}
@@ -93,7 +93,7 @@ def line(name: str, rule: str, marks: str, model: str = "a-abstaining", **settin
     common = {"world": "scenes", "kind": "indexed", "num_images": 2, "split": "test"}
     return {
         "record": "answers", "model": model, "questions": name, **common, "rule": rule,
-        "reading": VOCABULARY, "marks": marks, "rows": 1, **settings,
+        "reading": TEXT, "marks": marks, "rows": 1, **settings,
     }  # fmt: skip
 
 
@@ -404,7 +404,7 @@ def test_rules_are_judged_cell_by_cell_and_on_each_split():
     assert found.loc["dev", "delta_low"] > 0 > found.loc["test", "delta_high"]
     sentence_ = findings.judged_sentence(judge(records))
     assert sentence_ == "Rules that win cells and lose none: on dev gated; on test none."
-    table = findings.judged_table({VOCABULARY: judge(records)})
+    table = findings.judged_table({TEXT: judge(records)})
     assert "1 / 1 / 0" in table
     assert "0 / 1 / 1" in table
 
@@ -428,7 +428,7 @@ def test_cells_are_counted_for_each_model_and_split():
              for name in ("easy-dev", "hard-dev", "easy-test", "hard-test")}  # fmt: skip
     other = [{**r, "model": "z-abstaining", "split": swapped[r["split"]],
               "questions": named[r["questions"]]} for r in of_kind(records, "answers")]  # fmt: skip
-    cells = {VOCABULARY: rule_cells([*records, *other]), CANDIDATES: pd.DataFrame()}
+    cells = {TEXT: rule_cells([*records, *other]), CANDIDATES: pd.DataFrame()}
     kinds = {"a-abstaining": "answering", "z-abstaining": "abstaining"}
     table = findings.by_model_table(cells, "gated", kinds).splitlines()
     assert "as generated text, dev" in table[0]

@@ -39,7 +39,7 @@ from focus.decoding.single_image import SingleImage
 from focus.errors import InvalidValueError, UnknownNameError
 from focus.evaluation import answered
 from focus.evidence import Evidence
-from focus.marks import CANDIDATES, VOCABULARY, read
+from focus.marks import CANDIDATES, TEXT, read
 from focus.records import read_records
 from focus.tinted import coloured_like
 from focus.zoo.architectures import ARCHITECTURES, Architecture
@@ -348,7 +348,7 @@ def test_adaptive_answers_are_plain_where_it_is_sure(tmp_path, model, monkeypatc
         monkeypatch.setattr(Chooser, "threshold", lambda *_, t=threshold: t)
         found = cells.cell(SWEEP, model, questions, Rows())
         lines = {(r["rule"], r["reading"]): r for r in found if "marks" in r}
-        for reading in (VOCABULARY, CANDIDATES):
+        for reading in (TEXT, CANDIDATES):
             adaptive = lines["adaptive_focus", reading]
             other = lines["sum", reading] if threshold else plain_line[reading]
             assert adaptive["marks"] == other["marks"]
@@ -388,12 +388,12 @@ def test_choosing_reads_the_dev_split_alone(tmp_path, model, monkeypatch):
     load_questions.cache_clear()
     tuning = [dataclasses.replace(DEV, size=5), dataclasses.replace(DEV, kind="matching", size=4)]
     chooser = Chooser(RowStore(tmp_path), tuning, (0.0, 0.5))
-    assert chooser.alpha(model, "sum", VOCABULARY) in (0.0, 0.5)
+    assert chooser.alpha(model, "sum", TEXT) in (0.0, 0.5)
     assert chooser.alpha(model, "oracle", CANDIDATES) in (0.0, 0.5)
     assert chooser.vcd(model, CANDIDATES).alpha in (0.0, 0.5)
     assert chooser.threshold(model, "sum", CANDIDATES) >= 0
     grid = [{"s": 0.0}, {"s": 1.0}]
-    assert chooser.setting(model, "sofa", grid, VOCABULARY) in grid
+    assert chooser.setting(model, "sofa", grid, TEXT) in grid
     assert read_splits == {"dev"}
     with pytest.raises(InvalidValueError, match="dev"):
         Chooser(RowStore(tmp_path), [dataclasses.replace(DEV, split="test")], (0.0,))
@@ -409,11 +409,11 @@ def test_the_best_setting_on_dev_is_taken(tmp_path, model, monkeypatch):
 
     monkeypatch.setattr("experiments.ablation_choice.apply_rule", planted)
     chooser = Chooser(RowStore(tmp_path), [DEV], (0.0, 0.5, 1.0))
-    assert chooser.alpha(model, "sum", VOCABULARY) == 0.5
+    assert chooser.alpha(model, "sum", TEXT) == 0.5
     (choice,) = chooser.records()
     assert choice["chosen"] == 0.5
     assert choice["dev"] == {"0.0": 0.0, "0.5": 1.0, "1.0": 0.0}
-    assert chooser.threshold(model, "sum", VOCABULARY) > 0  # branching pays
+    assert chooser.threshold(model, "sum", TEXT) > 0  # branching pays
 
 
 def test_other_strategies_answer_the_same_questions(tmp_path, model):
@@ -459,8 +459,8 @@ def test_the_best_setting_of_a_strategy_is_taken_for_each_reading(tmp_path, mode
     chooser = Chooser(RowStore(tmp_path), [DEV], ())
     grid = [{"s": 0.0}, {"s": 0.5}, {"s": 1.0}]
     assert chooser.setting(model, "sofa", grid, CANDIDATES) == {"s": 0.5}  # of equal ones the first
-    assert chooser.setting(model, "sofa", grid, VOCABULARY) == {"s": 1.0}
-    assert chooser.setting(model, "sofa", grid[:1], VOCABULARY) == {"s": 0.0}
+    assert chooser.setting(model, "sofa", grid, TEXT) == {"s": 1.0}
+    assert chooser.setting(model, "sofa", grid[:1], TEXT) == {"s": 0.0}
     assert [list(choice["dev"].values()) for choice in chooser.records()] == [
         *([0.0, 1.0, 1.0], [0.0, 0.0, 1.0])
     ]

@@ -24,7 +24,7 @@ from focus.aggregation import AGGREGATIONS
 from focus.contrast import combine
 from focus.errors import InvalidValueError, UnknownNameError
 from focus.evidence import Evidence
-from focus.marks import CANDIDATES, VOCABULARY, AnswerKey, read, right_probability
+from focus.marks import CANDIDATES, TEXT, AnswerKey, read, right_probability
 from focus.records import read_records, write_records
 from focus.scoring import Reference
 
@@ -38,7 +38,7 @@ ASKED = [
 def test_answers_are_read_over_the_vocabulary_and_among_the_candidates():
     key = AnswerKey.of(ASKED, IDS, "unknown")
     logits = torch.tensor([[1.0, 2.0, 0.0, 3.0, 9.0], [0.0, 1.0, 0.5, 2.0, 0.0]])
-    assert read(logits, key, VOCABULARY) == "-?"  # a square is no answer; "unknown" is told apart
+    assert read(logits, key, TEXT) == "-?"  # a square is no answer; "unknown" is told apart
     assert read(logits, key, CANDIDATES) == "x+"  # blue is true of another image; blue is right
     with pytest.raises(InvalidValueError, match="reading"):
         read(logits, key, "letters")
@@ -49,16 +49,16 @@ def test_answers_are_read_over_the_vocabulary_and_among_the_candidates():
 def test_tokens_beyond_the_key_are_no_answers():
     """Model vocabularies are padded to a round number."""
     key = AnswerKey.of(ASKED[:1], IDS, "unknown")
-    assert read(torch.tensor([[1.0, 0.0, 0.0, 0.0, 0.0, 7.0]]), key, VOCABULARY) == "+"
+    assert read(torch.tensor([[1.0, 0.0, 0.0, 0.0, 0.0, 7.0]]), key, TEXT) == "+"
 
 
 def test_expected_accuracy_at_a_temperature():
     key = AnswerKey.of(ASKED[:1], IDS, "unknown")
     logits = torch.tensor([[math.log(3.0), 0.0, -math.inf, -math.inf, -math.inf]])
-    assert right_probability(logits, key, VOCABULARY, 1.0) == pytest.approx([3 / 4])
-    assert right_probability(logits, key, VOCABULARY, 0.5) == pytest.approx([9 / 10])
+    assert right_probability(logits, key, TEXT, 1.0) == pytest.approx([3 / 4])
+    assert right_probability(logits, key, TEXT, 0.5) == pytest.approx([9 / 10])
     with pytest.raises(InvalidValueError, match="temperature"):
-        right_probability(logits, key, VOCABULARY, 0.0)
+        right_probability(logits, key, TEXT, 0.0)
 
 
 def test_intervals_agree_with_the_thorough_ones():
@@ -96,7 +96,7 @@ def line(rule: str, marks: str, world: str = "scenes", **settings) -> dict:
         "world": world,
         "kind": "indexed",
         "rule": rule,
-        "reading": VOCABULARY,
+        "reading": TEXT,
         "marks": marks,
         **settings,
     }

@@ -16,7 +16,7 @@ from experiments.ablation_models import Model
 from experiments.ablation_questions import Questions
 from focus.errors import InvalidValueError, UnknownNameError
 from focus.evidence import packed, rows_of
-from focus.marks import CANDIDATES, VOCABULARY, AnswerKey, read, right_probability
+from focus.marks import CANDIDATES, TEXT, AnswerKey, read, right_probability
 from focus.models.loading import embedded_path
 from focus.records import RECORDS, RecordFile, read_records, write_records
 from focus.scoring import Reference
@@ -120,7 +120,7 @@ def test_the_rest_of_the_probability_is_a_column_and_arrays_are_kept_to_the_bit(
 def test_where_nothing_is_possible_no_answer_is_right():
     key = AnswerKey.of([Reference("a", ("a", "b"))], {"a": 0, "b": 1}, None)
     nothing = torch.full((1, 2), -torch.inf)
-    assert [read(nothing, key, reading) for reading in (VOCABULARY, CANDIDATES)] == ["-", "-"]
+    assert [read(nothing, key, reading) for reading in (TEXT, CANDIDATES)] == ["-", "-"]
     assert read(torch.tensor([[0.0, -torch.inf]]), key, CANDIDATES) == "+"
 
 
@@ -154,8 +154,8 @@ def test_a_word_that_is_no_answer_to_any_question_is_still_said():
     """A key names tokens of answers; greedy decoding may say one behind them, which is wrong."""
     asked, logits = [Reference("a", ("a", "b"))], torch.tensor([[2.0, 1.0, 0.0, 3.0]])
     key = AnswerKey.of(asked, {"a": 0, "b": 1}, None, width=4)
-    assert [read(logits, key, reading) for reading in (VOCABULARY, CANDIDATES)] == ["-", "+"]
-    (p,) = right_probability(logits, key, VOCABULARY, 1.0)
+    assert [read(logits, key, reading) for reading in (TEXT, CANDIDATES)] == ["-", "+"]
+    (p,) = right_probability(logits, key, TEXT, 1.0)
     assert p == pytest.approx(float(logits.softmax(-1)[0, 0]))
     model = Model.at("internvl-guessing", embedded_path("internvl-guessing"))
     loaded = model.load(Questions("scenes", "indexed", "dev", 2))

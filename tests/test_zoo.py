@@ -547,11 +547,11 @@ def test_answers_on_a_card_are_those_of_the_method(exported, monkeypatch):
     def marks(**alphas: float) -> tuple[str, str]:
         cells = evaluate(vlm, ("scenes",), alphas=alphas)["cells"]
         (cell,) = (cell for cell in cells if cell["decoding"] == "focus")
-        return cell["said"], cell["spoken"]
+        return cell["candidates"], cell["text"]
 
-    low, high = marks(said=0.0, spoken=3.0), marks(said=3.0, spoken=0.0)
+    low, high = marks(candidates=0.0, text=3.0), marks(candidates=3.0, text=0.0)
     assert low[0] != high[0]
-    assert marks(said=0.0, spoken=0.0) == (low[0], high[1])  # each reading has its own weight
+    assert marks(candidates=0.0, text=0.0) == (low[0], high[1])  # each reading has its own weight
     for alpha, said in ((0.0, low[0]), (3.0, high[0])):
         method = dataclasses.replace(strategy(seed=0), alpha=alpha)
         for mark, example in zip(said, benchmark, strict=True):
@@ -619,10 +619,10 @@ def test_every_question_of_the_evaluation_is_marked(built):
     assert {("scenes", "indexed", 2), ("scenes", "indexed", 3), ("clips", "indexed", 2)} <= kinds
     assert ("clips", "indexed", 3) not in kinds  # 24 frames are more than a prompt takes
     for cell in results["cells"]:
-        assert len(cell["said"]) == len(cell["spoken"]) == len(cell["category"])
-        assert len(cell["said"]) == len(cell["group"])
-        assert set(cell["said"]) <= set("+x-")
-        assert set(cell["spoken"]) <= set("+x-?")
+        assert len(cell["candidates"]) == len(cell["text"]) == len(cell["category"])
+        assert len(cell["candidates"]) == len(cell["group"])
+        assert set(cell["candidates"]) <= set("+x-")
+        assert set(cell["text"]) <= set("+x-?")
     one = evaluate(
         as_vlm(model, processor), ("scenes",), size=4, most_images=2, kinds=("matching",)
     )

@@ -29,8 +29,8 @@ def record(said: str, key: str = "k") -> dict[str, Any]:
         "categories": ["color"],
         "category": "0" * len(said),
         "group": list(range(len(said))),
-        "said": said,
-        "spoken": said,
+        "candidates": said,
+        "text": said,
     }
     how = {"minutes": 1.5, "hardware": "abacus", "software": {"torch": "2", "transformers": "5"}}
     return {"recipe_key": key, "results": {"cells": [cell], "rows": []}, **how}

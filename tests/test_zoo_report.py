@@ -51,8 +51,8 @@ def cell(kind: str, said: str, number: int = 2, decoding: str = PLAIN, **extra: 
         "categories": ["color"],
         "category": "0" * len(said),
         "group": list(range(len(said))),
-        "said": said,
-        "spoken": said,
+        "candidates": said,
+        "text": said,
     } | extra
 
 
@@ -178,14 +178,14 @@ def shown(written) -> str:
 
 
 def test_rates_count_the_marks_of_each_reading():
-    marks = cell("indexed", "++x-+x+-", spoken="++?-+??-")
+    marks = cell("indexed", "++x-+x+-", text="++?-+??-")
     rows = answer_rows(results([marks]))
-    said = one(rows, reading="said", metric="accuracy")
+    said = one(rows, reading="candidates", metric="accuracy")
     assert (said["value"], said["n"]) == (0.5, 8)
     assert (said["low"], said["high"]) == wilson_interval(4, 8)
-    assert one(rows, reading="said", metric="leakage")["value"] == 0.25
-    assert one(rows, reading="spoken", metric="accuracy")["value"] == 0.375
-    assert one(rows, reading="spoken", metric="leakage")["value"] == 0.0
+    assert one(rows, reading="candidates", metric="leakage")["value"] == 0.25
+    assert one(rows, reading="text", metric="accuracy")["value"] == 0.375
+    assert one(rows, reading="text", metric="leakage")["value"] == 0.0
     assert "delta" not in said
 
 
@@ -198,7 +198,7 @@ def test_leakage_is_reported_only_where_an_answer_can_be_traced():
 def test_differences_are_paired_and_those_of_the_statistics():
     plain, focus = "++xx" * 10, "+++x" * 10
     cells = [cell("indexed", focus, decoding=FOCUS), cell("indexed", plain)]
-    row = one(answer_rows(results(cells)), decoding=FOCUS, reading="said", metric="accuracy")
+    row = one(answer_rows(results(cells)), decoding=FOCUS, reading="candidates", metric="accuracy")
     # Of four questions one is gained and none is lost.
     assert row["delta"] == pytest.approx(0.25)
     expected = paired_difference([m == "+" for m in focus], [m == "+" for m in plain])
@@ -210,17 +210,17 @@ def test_differences_are_paired_and_those_of_the_statistics():
 
 def test_differences_of_both_readings_are_apart():
     cells = [
-        cell("indexed", "+x" * 4, spoken="+?" * 4),
-        cell("indexed", "++" * 4, decoding=FOCUS, spoken="??" * 4),
+        cell("indexed", "+x" * 4, text="+?" * 4),
+        cell("indexed", "++" * 4, decoding=FOCUS, text="??" * 4),
         cell("which", "+-" * 4),
         cell("which", "--" * 4, decoding=FOCUS),
     ]
     rows = answer_rows(results(cells))
     focus = {"decoding": FOCUS, "metric": "accuracy"}
-    assert one(rows, kind="indexed", reading="said", **focus)["delta"] == 0.5
-    assert one(rows, kind="indexed", reading="spoken", **focus)["delta"] == -0.5
-    assert one(rows, kind="which", reading="said", **focus)["delta"] == -0.5
-    assert "delta" not in one(rows, kind="which", reading="spoken", **focus)
+    assert one(rows, kind="indexed", reading="candidates", **focus)["delta"] == 0.5
+    assert one(rows, kind="indexed", reading="text", **focus)["delta"] == -0.5
+    assert one(rows, kind="which", reading="candidates", **focus)["delta"] == -0.5
+    assert "delta" not in one(rows, kind="which", reading="text", **focus)
 
 
 def test_a_pair_counts_in_each_direction_and_in_both():
@@ -228,7 +228,9 @@ def test_a_pair_counts_in_each_direction_and_in_both():
     text = cell("matching text", "+++-++--", 1, group=[0, 0, 1, 1, 2, 2, 3, 3])
     image = cell("matching image", "++-+++++", 2, group=[3, 3, 2, 2, 1, 1, 0, 0])
     focus = cell("matching image", "++++++-+", 2, FOCUS, group=[3, 3, 2, 2, 1, 1, 0, 0])
-    rows = [row for row in answer_rows(results([text, image, focus])) if row["reading"] == "said"]
+    rows = [
+        row for row in answer_rows(results([text, image, focus])) if row["reading"] == "candidates"
+    ]
     values = {(row["metric"], row["decoding"]): (row["value"], row["n"]) for row in rows}
     assert values == {
         ("text score", PLAIN): (0.5, 4),  # pairs 0 and 2
@@ -286,7 +288,7 @@ def test_p_values_are_adjusted_within_their_family(models):
     indexed = frame[frame["p_value"].notna() & frame["kind"].isin(["indexed", "matching"])]
     other = frame[frame["p_value"].notna() & ~frame["kind"].isin(["indexed", "matching"])]
     assert (len(indexed), len(other)) == (3 * 3 * 2, 3 * 2)
-    assert set(indexed["reading"]) == {"said", "spoken"}
+    assert set(indexed["reading"]) == {"candidates", "text"}
     for family in (indexed, other):
         np.testing.assert_allclose(family["p_holm"], holm(family["p_value"].tolist()), rtol=1e-4)
     assert (indexed["p_holm"] > indexed["p_value"]).any()
@@ -302,7 +304,7 @@ def test_points_put_the_effect_beside_what_branches_say(models):
     assert points["off_unknown"].to_dict() == {
         "abstaining": 39 / 40, "answering": 2 / 40, "between": 20 / 40,
     }  # fmt: skip
-    two = {c["decoding"]: c["said"] for c in models[1]["results"]["cells"][1:3]}
+    two = {c["decoding"]: c["candidates"] for c in models[1]["results"]["cells"][1:3]}
     expected = (two[FOCUS].count("+") - two[PLAIN].count("+")) / 40
     assert points.loc["answering", "delta"] == pytest.approx(expected)
     assert points.loc["answering", "plain"] == two[PLAIN].count("+") / 40
@@ -400,12 +402,12 @@ def test_the_page_is_written_with_its_figures(written, shown):
 
 def test_page_and_details_state_the_numbers_of_the_records(written, shown, models):
     every = (written / "details" / "zoo" / "README.md").read_text()
-    right = models[0]["results"]["cells"][1]["said"].count("+")
+    right = models[0]["results"]["cells"][1]["candidates"].count("+")
     low, high = wilson_interval(right, 40)
     assert f"{right / 40:.3f} [{low:.3f}, {high:.3f}]" in every
     frame = pd.read_csv(written / "details" / "zoo" / "models.csv")
     labels = {"model": "answering", "kind": "indexed", "num_images": 2, "decoding": FOCUS}
-    (row,) = select(frame, metric="accuracy", reading="said", **labels).itertuples()
+    (row,) = select(frame, metric="accuracy", reading="candidates", **labels).itertuples()
     told = f"{row.delta:+.3f} [{row.delta_low:+.3f}, {row.delta_high:+.3f}]"
     assert told in shown
     assert told in every
@@ -414,7 +416,7 @@ def test_page_and_details_state_the_numbers_of_the_records(written, shown, model
     cells = other[1]["results"]["cells"]
     asked = ("indexed", 2, FOCUS)
     (cell_,) = [c for c in cells if (c["kind"], c["num_images"], c["decoding"]) == asked]
-    cell_["said"] = cell_["said"].translate(str.maketrans("+x", "x+"))
+    cell_["candidates"] = cell_["candidates"].translate(str.maketrans("+x", "x+"))
     changed = zoo_page(other, models_frame(other), [], ladder_frame([]))
     assert shown.partition("## The ladder")[0] != changed.partition("## The ladder")[0]
     assert details(models_frame(other), [], ladder_frame([])) != every

@@ -15,6 +15,7 @@ import torch
 import transformers
 from statsmodels.stats.proportion import proportion_confint
 
+from focus.marks import CANDIDATES, TEXT
 from focus.models.loading import Checkpoint
 from focus.zoo.bank import NOISE_NAMES
 from focus.zoo.evaluation import ALPHAS, NOISE_NAME, evaluate
@@ -220,10 +221,10 @@ def _results(results: Mapping[str, Any]) -> list[str]:
     several = [
         (
             f"{cell['world']}, {cell['kind']}, {cell['num_images']} images, {cell['decoding']}",
-            *_rate(cell["said"], "+"),
-            _rate(cell["said"], "x")[0],
-            _rate(cell["spoken"], "+")[0],
-            str(len(cell["said"])),
+            *_rate(cell[CANDIDATES], "+"),
+            _rate(cell[CANDIDATES], "x")[0],
+            _rate(cell[TEXT], "+")[0],
+            str(len(cell[CANDIDATES])),
         )
         for cell in results["cells"]
         if cell["kind"] != "single"
@@ -248,10 +249,10 @@ def _results(results: Mapping[str, Any]) -> list[str]:
         _table(("skill", "accuracy", "95% interval", "n"), singles),
         "### Several images",
         f"FOCUS: sum over branches, {results['noise']} noise, {results['scope']}, alpha "
-        f'{results["alphas"]["said"]}. "Leaked": answers that another image would make true. '
-        '"Spoken": accuracy of the first token over the whole vocabulary, at alpha '
-        f"{results['alphas']['spoken']}.",
-        _table(("questions", "accuracy", "95% interval", "leaked", "spoken", "n"), several),
+        f'{results["alphas"][CANDIDATES]}. "Leaked": answers that another image would make true. '
+        '"As text": accuracy of the first token over the whole vocabulary, at alpha '
+        f"{results['alphas'][TEXT]}.",
+        _table(("questions", "accuracy", "95% interval", "leaked", "as text", "n"), several),
         "### What the branches say",
         "First token over the whole vocabulary, on indexed questions. On target: the asked image "
         "is the clean one. Off target: another one is.",
@@ -289,7 +290,9 @@ def by_category(cell: Mapping[str, Any]) -> list[tuple[str, float, str, int]]:
     rows = []
     for index, category in enumerate(cell["categories"]):
         marks = "".join(
-            mark for mark, c in zip(cell["said"], cell["category"], strict=True) if int(c) == index
+            mark
+            for mark, c in zip(cell[CANDIDATES], cell["category"], strict=True)
+            if int(c) == index
         )
         rows.append((category, marks.count("+") / len(marks), _rate(marks, "+")[1], len(marks)))
     return rows

@@ -28,7 +28,7 @@ from focus.engines import LocalEngine
 from focus.errors import FocusError
 from focus.evaluation import Cell, answered
 from focus.evidence import Columns, Evidence, rows_of
-from focus.marks import CANDIDATES, VOCABULARY, AnswerKey, read
+from focus.marks import CANDIDATES, TEXT, AnswerKey, read
 from focus.models import VisionLanguageModel
 from focus.noise import NoiseConfig
 from focus.worlds import WORLDS
@@ -41,7 +41,7 @@ NOISE_NAME = "imagenet+uniform"
 #: Its contrast weight for either reading of an answer (see `Answers`): one for all models, so that
 #: cards compare, from what the dev split favours. Ranking the choices hardly needs a contrast; over
 #: the whole vocabulary "unknown" wins the sum without it.
-ALPHAS: Mapping[str, float] = MappingProxyType({"said": 0.3, "spoken": 0.7})
+ALPHAS: Mapping[str, float] = MappingProxyType({CANDIDATES: 0.3, TEXT: 0.7})
 PLAIN, FOCUS = "plain", "focus"
 
 
@@ -60,9 +60,9 @@ class Answers:
         category: of each question, as an index into `categories`.
         categories: names.
         group: number of the group of each question; all of a group must be right to count.
-        said: how each answer reads among the choices: ``+`` right, ``x`` true of another view,
-            ``-`` otherwise wrong.
-        spoken: the same over the whole vocabulary, and ``?`` for "unknown".
+        candidates: how each answer reads among the choices: ``+`` right, ``x`` true of another
+            view, ``-`` otherwise wrong.
+        text: the same over the whole vocabulary, and ``?`` for "unknown".
     """
 
     world: str
@@ -72,8 +72,8 @@ class Answers:
     categories: tuple[str, ...]
     category: str
     group: tuple[int, ...]
-    said: str
-    spoken: str
+    candidates: str
+    text: str
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,7 @@ def evaluate(
         split: of the embedded benchmarks.
         size: questions per cell; pairs where questions come in pairs.
         seed: of questions and noise.
-        alphas: contrast weight of FOCUS for either reading, ``said`` and ``spoken``.
+        alphas: contrast weight of FOCUS for either reading, ``candidates`` and ``text``.
         most_images: largest number of images of a question.
         kinds: of questions; others are left out.
 
@@ -279,6 +279,6 @@ def _answers(
         categories=categories,
         category="".join(str(categories.index(example.category)) for example in examples),
         group=tuple(groups[example.group] for example in examples),
-        said=read(logits["said"], key, CANDIDATES),
-        spoken=read(logits["spoken"], key, VOCABULARY),
+        candidates=read(logits[CANDIDATES], key, CANDIDATES),
+        text=read(logits[TEXT], key, TEXT),
     )
