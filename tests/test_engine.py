@@ -373,10 +373,12 @@ def test_where_nothing_is_small_enough_the_error_says_what_to_lower(own_vlm):
 
 def test_a_small_memory_makes_small_batches_and_a_small_store_keeps_little(own_vlm, spy):
     requests = questions(3)
+    expected = Focus().decode_many(LocalEngine(own_vlm), requests, GREEDY)
+    together = max(rows for rows, _ in spy)
+    spy.clear()
     engine = LocalEngine(own_vlm, memory=1e-6, features=1e-6)
-    assert tokens_of(Focus().decode_many(engine, requests, GREEDY)) == tokens_of(
-        Focus().decode_many(LocalEngine(own_vlm), requests, GREEDY)
-    )
+    assert tokens_of(Focus().decode_many(engine, requests, GREEDY)) == tokens_of(expected)
+    assert max(rows for rows, _ in spy) == 4 < together  # the rows of one question at a time
     before = engine.store.num_encoded
     Focus().decode_many(engine, requests, GREEDY)
     assert engine.store.num_encoded == 2 * before  # none was kept

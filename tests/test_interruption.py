@@ -18,7 +18,7 @@ import pytest
 from test_benchmarks_end_to_end import QUIET, call
 
 from experiments.evaluate import main
-from focus.records import KEY_FIELDS, Record, RecordFile, _key
+from focus.records import KEY_FIELDS, Record, RecordFile, record_key
 
 ROOT = Path(__file__).resolve().parent.parent
 COMMON = ("model=tiny_internvl", "settings.max_new_tokens=2", "threads=1")
@@ -109,7 +109,7 @@ def test_kill_restart_and_finish(tmp_path, name):
         call(main, *COMMON, *overrides, f"results={killed}", folder=killed)
     assert path.read_bytes().startswith(whole)  # nothing that was there is computed again
     assert without_times(path) == expected
-    keys = Counter(_key(json.loads(line)) for line in path.open())
+    keys = Counter(record_key(json.loads(line)) for line in path.open())
     assert len(keys) == total
     assert set(keys.values()) == {1}
     assert all(len(key) == len(KEY_FIELDS) for key in keys)

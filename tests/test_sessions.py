@@ -132,7 +132,7 @@ def test_a_grid_of_experiments_is_run_by_their_own_command(value):
 
 def test_processes_at_once_write_every_record_once_and_in_order(tmp_path, monkeypatch):
     """Four shards, one of them begun twice: three succeed, one of the two is refused."""
-    monkeypatch.setattr("focus.records.environment", dict)
+    monkeypatch.setattr("focus.records.run.environment", dict)
     fork = multiprocessing.get_context("fork")
     said = fork.Queue()
 
