@@ -20,6 +20,7 @@ LOCK_VENV := build/lock-venv
 VLLM_VENV := .venv-vllm
 VLLM_INSTALLED := $(VLLM_VENV)/.installed
 ABLATIONS := $(patsubst conf/experiment/ablation_%.yaml,ablation-%,$(wildcard conf/experiment/ablation_*.yaml))
+PROBE_QUICK := $(if $(QUICK),limit=12 results=results/probes-quick)
 PROBES := $(patsubst conf/probe/%.yaml,probe-%,$(wildcard conf/probe/*.yaml))
 
 .DEFAULT_GOAL := help
@@ -69,15 +70,15 @@ doctor: $(INSTALLED) ## Will it work on my model? (ARGS="model=qwen2_5_vl_7b")
 	$(VENV_PYTHON) -m experiments.doctor $(ARGS)
 
 probe: $(INSTALLED) ## Look inside models: probe-knockout, probe-patching, ... (conf/probe; ARGS="model=..."; QUICK=1: a few questions)
-	$(VENV_PYTHON) -m experiments.probe $(if $(QUICK),limit=12 results=results/probes-quick) $(ARGS)
+	$(VENV_PYTHON) -m experiments.probe $(PROBE_QUICK) $(ARGS)
 
 $(PROBES): probe-%: $(INSTALLED)
-	$(VENV_PYTHON) -m experiments.probe probe=$* $(if $(QUICK),limit=12 results=results/probes-quick) $(ARGS)
+	$(VENV_PYTHON) -m experiments.probe probe=$* $(PROBE_QUICK) $(ARGS)
 
 leakage: probe-all ## Every probe of the three kinds of embedded models (QUICK=1: a few questions)
 
 origin: $(INSTALLED) ## Where leakage begins, of models kept by train-zoo ARGS="snapshots=outputs/zoo/snapshots" (QUICK=1: a few questions)
-	$(VENV_PYTHON) -m experiments.probe --multirun probe=origin 'snapshots=outputs/zoo/snapshots/*' benchmark.split=dev benchmark.world=scenes,digits $(if $(QUICK),limit=12 results=results/probes-quick,limit=120 into=docs/probes/origin.csv) $(ARGS)
+	$(VENV_PYTHON) -m experiments.probe --multirun probe=origin 'snapshots=outputs/zoo/snapshots/*' benchmark.split=dev benchmark.world=scenes,digits $(or $(PROBE_QUICK),limit=120 into=docs/probes/origin.csv) $(ARGS)
 
 evaluate: $(INSTALLED) ## Evaluate (ARGS="model=qwen2_5_vl_7b decoding=focus decoding.alpha=0.3")
 	$(VENV_PYTHON) -m experiments.evaluate $(ARGS)

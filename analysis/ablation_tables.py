@@ -26,7 +26,7 @@ from analysis.ablations import (
     values_of,
 )
 from analysis.comparisons import compare, selected
-from analysis.rules import TAKES_OVER, rows_of
+from analysis.rules import TAKES_OVER, rows_taken
 from focus.marks import CANDIDATES, TEXT
 
 #: Most lines of a table in the terminal.
@@ -221,7 +221,7 @@ def adaptive_frame(records: Iterable[Record], *, reading: str = TEXT) -> pd.Data
     curves = []
     for (model, kind, number, rule), parts in groups.items():
         margins, plain_values, focus_values = (np.concatenate(x) for x in zip(*parts, strict=True))
-        rows = rows_of(TAKES_OVER[rule], number)
+        rows = rows_taken(TAKES_OVER[rule], number)
         curve = adaptive_curve(margins, plain_values, focus_values, branched_rows=rows)
         curves.append(curve.assign(model=model, case=case_name(kind, number), rule=rule))
     return pd.concat(curves, ignore_index=True) if curves else pd.DataFrame()
@@ -294,7 +294,7 @@ def measured_points(
         whole = seconds.get((model, on_scheme(taking or rule, scheme)), np.nan)
         if taking is None:
             return float(whole)
-        share = (rows[model, rule, scheme] - 1) / rows_of(taking, number)
+        share = (rows[model, rule, scheme] - 1) / rows_taken(taking, number)
         return float(whole if share > 1 else 1 + share * whole)
 
     frame["seconds"] = frame.apply(cost, axis=1)

@@ -49,10 +49,10 @@ TAKES_OVER: Mapping[str, str] = MappingProxyType(
 )
 
 
-def rows_of(name: str, num_branches: float) -> float:
+def rows_taken(name: str, num_branches: float) -> float:
     """Rows that a rule needs, on average where questions have different numbers of branches.
 
-    >>> rows_of("sum", 2), rows_of("routed", 2)
+    >>> rows_taken("sum", 2), rows_taken("routed", 2)
     (3, 4)
     """
     return num_branches + 1 + (name in WITH_PLAIN)

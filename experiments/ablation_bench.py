@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from analysis.ablations import PLAIN
-from analysis.rules import RULES, TAKES_OVER, apply_rule, rows_of
+from analysis.rules import RULES, TAKES_OVER, apply_rule, rows_taken
 from experiments.ablation_cells import RowStore, built
 from experiments.ablation_choice import Chooser
 from experiments.ablation_lines import labels, likeness, row_records, sampled, shown
@@ -172,7 +172,7 @@ class Bench:
                 logits = combined(evidence)
                 line = {**common, "rule": rule, "alpha": alpha, "reading": reading}
                 line |= {"beta": beta} if beta else {}
-                marked = {"marks": read(logits, key, reading), "rows": rows_of(rule, number)}
+                marked = {"marks": read(logits, key, reading), "rows": rows_taken(rule, number)}
                 if exact is not evidence:
                     marked |= likeness(logits, combined(exact), key, reading)
                 yield {**line, **marked}

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from analysis.rules import TAKES_OVER, apply_rule, rows_of
+from analysis.rules import TAKES_OVER, apply_rule, rows_taken
 from experiments.ablation_cells import RowStore
 from experiments.ablation_choice import Chooser, adaptive_parts, vcd_answer
 from experiments.ablation_lines import likeness
@@ -100,7 +100,7 @@ def _adaptive(at: At) -> dict[str, Any]:
         for logits in (evidence.plain, apply_rule(rule, evidence, alpha))
     )
     unsure = margins < threshold
-    rows = rows_of(rule, evidence.mean_branches)
+    rows = rows_taken(rule, evidence.mean_branches)
     always = threshold == float("inf")
     return {
         **({} if at.on_focus else {"scheme": at.scheme}),

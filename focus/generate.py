@@ -17,10 +17,10 @@ from transformers import GenerationConfig, PreTrainedModel
 from transformers.generation import GenerateDecoderOnlyOutput, GenerationMode
 
 from focus.branches import BranchPlan, Content, Kind
+from focus.checks import Positive, check
 from focus.composed import ComposedRow, ComposedRows, Flow, Run, RunStates, isolated_run, kept_run
 from focus.errors import (
     ContextLengthError,
-    InvalidValueError,
     NonFiniteLogitsError,
     PromptError,
     UnsupportedGenerationError,
@@ -76,11 +76,9 @@ class BranchedPrompt:
     candidates: tuple[tuple[int, ...], ...] = ()
 
     def __post_init__(self) -> None:
-        if self.prefill not in ("shared", "naive"):
-            raise InvalidValueError("prefill", self.prefill, "'shared' or 'naive'")
-        if self.keep_logits not in ("none", "first", "all"):
-            raise InvalidValueError("keep_logits", self.keep_logits, "'none', 'first' or 'all'")
-        check_encode_batch(self.encode_batch)
+        check("prefill", self.prefill, Literal["shared", "naive"])
+        check("keep_logits", self.keep_logits, KeepLogits)
+        check("encode_batch", self.encode_batch, Positive)
 
     @property
     def contents(self) -> tuple[Content, ...]:
@@ -132,12 +130,6 @@ def _together(shown: Iterable[Content], number: int) -> dict[Kind, list[Content]
     """The images of each kind in all slots; rows that share images have one draw of noise."""
     kinds = dict.fromkeys(content.kind for content in shown)
     return {kind: [Content(slot, kind) for slot in range(number)] for kind in kinds}
-
-
-def check_encode_batch(value: object) -> None:
-    """Raises `InvalidValueError` unless `value` is a positive integer."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise InvalidValueError("encode_batch", value, "a positive integer")
 
 
 @dataclass
