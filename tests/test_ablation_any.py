@@ -66,7 +66,7 @@ def test_an_ablation_ranks_as_an_evaluation(data, tmp_path, monkeypatch, benchma
     records = ablated(tmp_path / "ablated", "experiment=ablation_aggregation", *asked)
     lines = [r for r in of_kind(records, "answers") if r["reading"] == "candidates"]
     assert {r["reading"] for r in of_kind(records, "answers")} == (
-        {"vocabulary", "candidates"} if small else {"candidates"}
+        {"text", "candidates"} if small else {"candidates"}
     )
     (facts,) = of_kind(records, "questions")
     for rule in ("sum", "max", "logsumexp"):

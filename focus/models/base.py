@@ -46,7 +46,7 @@ class ImageInputs:
     @functools.cached_property
     def key(self) -> str:
         """Equal for images that the vision tower cannot tell apart, and for no others."""
-        digest = hashlib.blake2b(digest_size=16)
+        digest = hashlib.sha256()
         for name, tensor in sorted(self.tensors.items()):
             digest.update(f"{name} {tensor.dtype} {list(tensor.shape)} ".encode())
             digest.update(tensor.contiguous().view(torch.uint8).numpy().data)
@@ -152,12 +152,16 @@ class AbstractFamily(ABC):
     def grey_moments(self, processor: ProcessorMixin, inputs: ImageInputs) -> tuple[float, float]:
         """Mean of the pixels as the vision tower gets them, in grey levels (0..255), and their
         variance within a channel, since the channels differ in their means."""
-        planes, scale = self._planes(processor, inputs).float().numpy(), processor.image_processor
+        scale, channels = processor.image_processor, self._channels(inputs).numpy()
         mean, std = np.array(scale.image_mean), np.array(scale.image_std)
-        means = planes.mean(axis=(0, 2, 3), dtype=np.float64) * std + mean
-        variances = planes.var(axis=(0, 2, 3), dtype=np.float64) * std**2
+        means = channels.mean(axis=1, dtype=np.float64) * std + mean
+        variances = channels.var(axis=1, dtype=np.float64) * std**2
         return (float(means.mean() / scale.rescale_factor),
                 float(variances.mean() / scale.rescale_factor**2))  # fmt: skip
+
+    def _channels(self, inputs: ImageInputs) -> Tensor:
+        """Normalised pixels in any order: ``[3, pixels]``, float32."""
+        return inputs.tensors["pixel_values"].flatten(0, -4).transpose(0, 1).flatten(1).float()
 
     def _grey(self, processor: ProcessorMixin, planes: Tensor) -> Tensor:
         """Grey levels of normalised pixels."""
