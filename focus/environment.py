@@ -6,6 +6,7 @@ import importlib.metadata
 import platform
 import resource
 import subprocess
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,7 @@ def peak_memory() -> dict[str, float]:
     return found
 
 
+@cache  # a process runs the code that it has read
 def _version(package: str) -> str | None:
     try:
         return importlib.metadata.version(package)
@@ -50,6 +52,7 @@ def _version(package: str) -> str | None:
         return None
 
 
+@cache
 def _git(*arguments: str) -> str | None:
     command = ["git", "-C", str(Path(__file__).parent), *arguments]
     try:
