@@ -8,14 +8,12 @@ import multiprocessing
 import os
 import re
 import signal
-import subprocess
-import sys
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from test_benchmarks_end_to_end import QUIET, call
+from test_benchmarks_end_to_end import call
 
 from experiments.evaluate import main
 from focus.records import KEY_FIELDS, Record, RecordFile, record_key
@@ -31,11 +29,6 @@ RUNS = {
         5 * 4,
     ),
 }
-
-
-def command(overrides: tuple[str, ...], results: Path) -> list[str]:
-    settings = [*COMMON, *overrides, f"results={results}", f"hydra.run.dir={results}/hydra"]
-    return [sys.executable, "-m", "experiments.evaluate", *settings, *QUIET]
 
 
 def records_of(results: Path) -> Path:
@@ -100,13 +93,7 @@ def test_kill_restart_and_finish(tmp_path, name):
     assert "sessions" not in json.loads((path.parent / "run.json").read_text())
     assert not (path.parent / "summary.json").exists()
 
-    if name == "scenes_matching":  # in a process of its own, as a user would
-        finished = subprocess.run(
-            command(overrides, killed), cwd=ROOT, capture_output=True, text=True, timeout=300
-        )
-        assert finished.returncode == 0, finished.stderr
-    else:
-        call(main, *COMMON, *overrides, f"results={killed}", folder=killed)
+    call(main, *COMMON, *overrides, f"results={killed}", folder=killed)
     assert path.read_bytes().startswith(whole)  # nothing that was there is computed again
     assert without_times(path) == expected
     keys = Counter(record_key(json.loads(line)) for line in path.open())
