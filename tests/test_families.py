@@ -163,7 +163,8 @@ def test_an_image_takes_the_same_tokens_in_any_company(any_vlm, images):
 
 def test_encoded_features_are_those_of_an_image_alone(any_vlm, images):
     family, processor = any_vlm.family, any_vlm.processor
-    inputs = [family.image_inputs(processor, image) for image in images]
+    turned = images[-1].rotate(180)  # of the same size as the one before it
+    inputs = [family.image_inputs(processor, image) for image in (*images, turned)]
     with torch.no_grad():
         together = family.encode(any_vlm.model, inputs)
         alone = [family.encode(any_vlm.model, [image])[0] for image in inputs]

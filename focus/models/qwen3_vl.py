@@ -10,7 +10,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, Qwen3VLProcessor
 
 from focus.models.base import ImageFeatures
-from focus.models.qwen_vision import AbstractQwenVision
+from focus.models.qwen_vision import AbstractQwenVision, split_by
 
 
 class Qwen3VLImageProcessor(Qwen3VLProcessor):
@@ -40,12 +40,9 @@ class Qwen3VL(AbstractQwenVision):
         return inputs
 
     def _features(self, outputs: Any, num_tokens: Sequence[int]) -> list[ImageFeatures]:
-        # Older versions of `transformers` give the features of all images as one tensor.
-        per_layer: list[Sequence[Tensor]] = [
-            layer.split(list(num_tokens)) if isinstance(layer, Tensor) else layer
-            for layer in outputs.deepstack_features
-        ]
+        # Older versions of `transformers` give the deepstack features of all images as one tensor.
+        per_layer = [split_by(num_tokens, layer) for layer in outputs.deepstack_features]
         return [
             ImageFeatures(embeddings, tuple(layer[k] for layer in per_layer))
-            for k, embeddings in enumerate(outputs.pooler_output)
+            for k, embeddings in enumerate(split_by(num_tokens, outputs.pooler_output))
         ]

@@ -112,12 +112,32 @@ class AbstractQwenVision(AbstractFamily):
 
     def encode(self, model: PreTrainedModel, images: Sequence[ImageInputs]) -> list[ImageFeatures]:
         pixels = {k: v.to(input_device(model)) for k, v in self.model_kwargs(images).items()}
+        pixels["image_grid_thw"] = as_frames(pixels["image_grid_thw"])
         outputs = model.get_image_features(**pixels, return_dict=True)
         return self._features(outputs, [image.num_tokens for image in images])
 
     def _features(self, outputs: Any, num_tokens: Sequence[int]) -> list[ImageFeatures]:
         """Features of each image, out of those of all."""
-        return [ImageFeatures(part) for part in outputs.pooler_output]
+        return [ImageFeatures(part) for part in split_by(num_tokens, outputs.pooler_output)]
+
+
+def as_frames(grids: Tensor) -> Tensor:
+    """Images of one size in a row as frames of one video: ``[images, 3]`` to ``[videos, 3]``.
+
+    Frames do not attend to each other either, so that it is the same to the vision tower, which
+    works out positions and windows of each entry by itself.
+
+    >>> as_frames(torch.tensor([[1, 4, 6], [1, 4, 6], [1, 2, 2]])).tolist()
+    [[2, 4, 6], [1, 2, 2]]
+    """
+    sizes, numbers = grids.unique_consecutive(dim=0, return_counts=True)
+    return torch.stack([sizes[:, 0] * numbers, sizes[:, 1], sizes[:, 2]], dim=1)
+
+
+def split_by(num_tokens: Sequence[int], features: Tensor | Sequence[Tensor]) -> Sequence[Tensor]:
+    """Features ``[tokens, hidden]`` of each image, of one tensor or of several in a row."""
+    whole = features if isinstance(features, Tensor) else torch.cat(list(features))
+    return whole.split(list(num_tokens))
 
 
 @functools.lru_cache(maxsize=256)
