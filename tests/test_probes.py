@@ -171,7 +171,8 @@ def test_every_probe_has_a_view_a_file_and_a_planted_fault_to_find():
 def test_planted_faults_are_told_from_the_normal_model(abstaining, tmp_path, name):
     sign, raised, lowered = SIGNS[name]
     vlm, questions = abstaining
-    questions = questions[:12] if name == "account" else questions  # many passes over each
+    many = {"account": 12, "behaviour": 20, "entanglement": 20}  # passes over each
+    questions = questions[: many.get(name)]
     found = {}
     told = ("asked_hidden", "other_hidden") if name in ("behaviour", "chance") else (
         "leak", "isolation")  # fmt: skip
