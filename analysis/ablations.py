@@ -82,10 +82,10 @@ def shown_reading(records: Iterable[Record], wanted: str = TEXT) -> str:
 
 def values_of(record: Mapping[str, Any], metric: str = "accuracy") -> np.ndarray:
     """One value per question: whether it has the metric's mark, or its expected accuracy."""
-    if record.get("scores") is not None:  # in thousandths
+    if record.get("scores") is not None:  # in hundredths
         if metric != "accuracy":
             raise InvalidValueError("metric", metric, "accuracy, where answers are sampled")
-        return np.asarray(record["scores"], dtype=float) / 1000
+        return np.asarray(record["scores"], dtype=float) / 100
     if metric not in METRICS:
         raise InvalidValueError("metric", metric, f"one of {', '.join(METRICS)}")
     marks = np.frombuffer(record["marks"].encode(), dtype="S1")

@@ -52,9 +52,9 @@ def shown(setting: Mapping[str, Any]) -> str:
 
 
 def sampled(logits: Tensor, key: AnswerKey, reading: str, temperature: float) -> dict[str, Any]:
-    """Expected scores at a temperature, in thousandths."""
+    """Expected scores at a temperature, in hundredths: most of what a file of records holds."""
     p = right_probability(logits, key, reading, temperature)
-    return {"temperature": temperature, "scores": np.rint(1000 * p).astype(int).tolist()}
+    return {"temperature": temperature, "scores": np.rint(100 * p).astype(int).tolist()}
 
 
 def row_records(

@@ -80,7 +80,8 @@ def counted(vlm: VisionLanguageModel) -> Iterator[Work]:
         work.kept = max(work.kept, held // token)
 
     def encoded(_: Any, args: Any, kwargs: Any) -> None:
-        work.encoded += len(kwargs.get("grid_thw", args[1] if len(args) > 1 else ()))
+        # Images of one size are frames of one entry: `focus.models.qwen_vision.as_frames`.
+        work.encoded += int(kwargs.get("grid_thw", args[-1])[:, 0].sum())
 
     handles = [
         vlm.model.get_decoder().register_forward_hook(ran, with_kwargs=True),

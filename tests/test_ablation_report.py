@@ -126,7 +126,7 @@ def test_pairs_are_found_by_their_group_not_by_their_place():
 
 def test_where_answers_are_sampled_both_must_be_drawn_right():
     questions = asked("m", groups=[0, 0], size=2, kind="matching")
-    sampled = {"kind": "matching", "scores": [500, 800], "questions": "m"}
+    sampled = {"kind": "matching", "scores": [50, 80], "questions": "m"}
     assert unit_values(sampled, questions, IMAGE_SCORE)[0] == pytest.approx([0.4])
 
 
@@ -252,7 +252,7 @@ def test_a_comparison_needs_one_partner():
     # Another reading, or a sampled line, is no partner.
     other = [{**r, "reading": CANDIDATES} for r in of_kind(two_rules(), "answers")]
     assert compare([*two_rules(), *other], {"rule": "max"}, {"rule": "sum"})["n"].tolist() == [40]
-    warm = line("scenes", "max", "", temperature=1.0, scores=[500] * 20)
+    warm = line("scenes", "max", "", temperature=1.0, scores=[50] * 20)
     del warm["marks"]
     assert compare([*two_rules(), warm], {"rule": "max"}, {"rule": "sum"})["n"].tolist() == [40]
 

@@ -337,7 +337,7 @@ def test_lines_of_a_cell_are_what_the_rules_say(tmp_path, model):
     assert rules == {"sum", "anchored", "plain_matched", *extras}
     sampled = [r for r in records if r.get("temperature")]
     assert {r["rule"] for r in sampled} == {"sum", "anchored", "plain_matched"}
-    assert all(0 <= score <= 1000 for r in sampled for score in r["scores"])
+    assert all(0 <= score <= 100 for r in sampled for score in r["scores"])
 
 
 def test_adaptive_answers_are_plain_where_it_is_sure(tmp_path, model, monkeypatch):

@@ -150,7 +150,7 @@ def test_p_values_are_adjusted_over_the_whole_table():
 
 
 def test_sampled_lines_hold_expected_scores():
-    record = {"scores": [1000, 250], "record": "answers"}
+    record = {"scores": [100, 25], "record": "answers"}
     assert values_of(record).tolist() == [1.0, 0.25]
     with pytest.raises(InvalidValueError, match="metric"):
         values_of(record, "leakage")

@@ -146,7 +146,7 @@ def test_the_page_of_the_models_has_the_numbers_of_their_records():
     for row in points.to_dict("records"):
         (line,) = [line for line in lines if f" | {row['world']} | " in line]
         assert f"{row['plain']:.3f} -> {row['focus']:.3f}" in line
-        for name in ("delta", "spoken_delta", "pairs_delta", "pairs_spoken_delta"):
+        for name in ("delta", "text_delta", "pairs_delta", "pairs_text_delta"):
             low, high = row[f"{name}_low"], row[f"{name}_high"]
             assert f" {row[name]:+.3f} [{low:+.3f}, {high:+.3f}] " in line
     assert len(points) == 4
