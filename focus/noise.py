@@ -292,12 +292,16 @@ def noise_generator(
     return generator(int(seed), str(sample_id), int(image_index), row, "noise", *further)
 
 
-def _pixels(image: Image.Image, role: str) -> np.ndarray:
+def _check_image(image: Image.Image, role: str) -> None:
     if image.mode != "RGB" or 0 in image.size:
         raise ImageError(
             f"the {role} has mode {image.mode} and size {image.size}; accepted is a non-empty RGB "
             "image, which focus.images.load_image makes of any other"
         )
+
+
+def _pixels(image: Image.Image, role: str) -> np.ndarray:
+    _check_image(image, role)
     return np.asarray(image)
 
 
@@ -342,14 +346,15 @@ def blend(image: Image.Image, noise: Image.Image, *, scale: float) -> Image.Imag
     (125, 75, 100)
     """
     check("scale", scale, Share)
-    clean, noisy = _pixels(image, "image"), _pixels(noise, "noise image")
-    if clean.shape != noisy.shape:
+    _check_image(image, "image")
+    _check_image(noise, "noise image")
+    if image.size != noise.size:
         raise ImageError(
             f"the noise image has size {noise.size}, but the image it replaces has {image.size}"
         )
     if scale == 1.0:
         return noise
-    mixed = (1.0 - scale) * clean + scale * noisy
+    mixed = (1.0 - scale) * np.asarray(image) + scale * np.asarray(noise)
     return Image.fromarray(np.rint(mixed).astype(np.uint8))
 
 

@@ -58,7 +58,7 @@ def _masked(
     if noise.drawn_at == "image":
         return published_blend(noise.name, image, random, scale=scale, severity=noise.severity)
     drawn = noise_image(noise.name, image, random, severity=noise.severity)
-    return drawn if scale == 1 else blend(image, drawn, scale=scale)
+    return blend(image, drawn, scale=scale)
 
 
 @dataclass(frozen=True)

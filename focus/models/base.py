@@ -152,16 +152,13 @@ class AbstractFamily(ABC):
     def grey_moments(self, processor: ProcessorMixin, inputs: ImageInputs) -> tuple[float, float]:
         """Mean of the pixels as the vision tower gets them, in grey levels (0..255), and their
         variance within a channel, since the channels differ in their means."""
-        scale, channels = processor.image_processor, self._channels(inputs).numpy()
+        scale, planes = processor.image_processor, self._planes(processor, inputs).float()
+        channels = planes.transpose(0, 1).flatten(1).numpy()  # [3, pixels]
         mean, std = np.array(scale.image_mean), np.array(scale.image_std)
         means = channels.mean(axis=1, dtype=np.float64) * std + mean
         variances = channels.var(axis=1, dtype=np.float64) * std**2
         return (float(means.mean() / scale.rescale_factor),
                 float(variances.mean() / scale.rescale_factor**2))  # fmt: skip
-
-    def _channels(self, inputs: ImageInputs) -> Tensor:
-        """Normalised pixels in any order: ``[3, pixels]``, float32."""
-        return inputs.tensors["pixel_values"].flatten(0, -4).transpose(0, 1).flatten(1).float()
 
     def _grey(self, processor: ProcessorMixin, planes: Tensor) -> Tensor:
         """Grey levels of normalised pixels."""

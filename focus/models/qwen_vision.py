@@ -57,11 +57,6 @@ class AbstractQwenVision(AbstractFamily):
         plane = blocks.permute(4, 0, 2, 5, 1, 3, 6)
         return plane.reshape(1, 3, rows * patch, columns * patch)
 
-    def _channels(self, inputs: ImageInputs) -> Tensor:
-        return (
-            inputs.tensors["pixel_values"].unflatten(1, (3, -1)).transpose(0, 1).flatten(1).float()
-        )
-
     def _arranged(self, processor: ProcessorMixin, planes: Tensor) -> ImageInputs:
         settings = processor.image_processor
         merge, patch = settings.merge_size, settings.patch_size
