@@ -127,7 +127,9 @@ clean: ## Remove caches and build files; .venv, outputs and results stay
 	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache
 	find . -path ./$(VENV) -prune -o -type d \( -name __pycache__ -o -name .ipynb_checkpoints \) -exec rm -rf {} +
 
-# Modules are compiled when they are imported: most never are.
+# Modules are compiled when they are imported (most never are) and kept compiled, whatever the shell
+# says: a command would else spend ten seconds on compiling its imports, each time.
+export PYTHONDONTWRITEBYTECODE =
 ifeq ($(UV),)
 INSTALL := $(VENV_PYTHON) -m pip install --no-compile --constraint requirements.lock
 else
