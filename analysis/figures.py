@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -225,6 +225,14 @@ def _wrapped(number: int, *, width: float, height: float) -> tuple[Figure, list[
     return figure, panels[:number]
 
 
+def bench_figures(record: Mapping[str, Any]) -> Iterator[tuple[str, Figure]]:
+    """Names and figures of the parts that a record of `experiments.bench` has."""
+    if record.get("rows") and record.get("throughput"):
+        yield "bench", bench_figure(record["rows"], record["throughput"])
+    if record.get("prefill"):
+        yield "prefill", prefill_figure(record["prefill"])
+
+
 def bench_figure(
     rows: Sequence[Mapping[str, Any]], throughput: Sequence[Mapping[str, Any]]
 ) -> Figure:
@@ -263,3 +271,30 @@ def bench_figure(
     right.tick_params(axis="y", labelsize=7)
     right.legend(fontsize=7, title=None)
     return figure
+
+
+def prefill_figure(rows: Sequence[Mapping[str, Any]]) -> Figure:
+    """Cost of the first token over plain decoding's: a panel for each size of image, a row for each
+    length of text. Crosses are ratios of floating-point operations.
+
+    Args:
+        rows: of the first token, from `experiments.bench`.
+    """
+    sns.set_theme(style="whitegrid", context="paper")
+    found = pd.DataFrame([row for row in rows if row["scheme"] != "plain decoding"])
+    names = {"image": "tokens an image", "text": "words", "num_images": "images"}
+    grid = sns.FacetGrid(
+        found.rename(columns=names), col="tokens an image", row="words", hue="scheme",
+        height=1.9, aspect=1.15, margin_titles=True,
+    )  # fmt: skip
+    grid.map_dataframe(sns.lineplot, x="images", y="over_plain", marker="o")
+    grid.map_dataframe(sns.scatterplot, x="images", y="flops_over_plain", marker="X", s=30)
+    counts, costs = sorted(set(found["num_images"])), [1, 2, 4, 8]
+    grid.set(xscale="log", yscale="log", ylim=(0.7, 10))
+    for ticks, labels in (("xticks", counts), ("yticks", costs)):
+        grid.set(**{ticks: labels, f"{ticks[:1]}ticklabels": labels})
+    for axes in grid.axes.flat:
+        axes.minorticks_off()
+    grid.set_axis_labels("images", "x plain decoding")
+    grid.add_legend(title="")
+    return grid.figure

@@ -29,7 +29,7 @@ import pandas as pd
 from omegaconf import DictConfig
 from rich.table import Table
 
-from analysis.figures import bench_figure, save_figure
+from analysis.figures import bench_figures, save_figure
 from experiments.benching import (
     build_model,
     clock,
@@ -114,10 +114,10 @@ def main(config: DictConfig, run: Run) -> None:
             run.table(name, pd.DataFrame(rows))
     folder = Path(config.results)
     record = renewed(folder / "bench.json", found, {"config": plain(config), **environment()})
-    if record.get("rows") and record.get("throughput"):
-        save_figure(bench_figure(record["rows"], record["throughput"]), folder / "bench.png")
-        run.figures({"bench": folder / "bench.png"})
-    console.print(f"bench.json and bench.png: {folder}", soft_wrap=True)
+    for figure_name, figure in bench_figures(record):
+        save_figure(figure, folder / f"{figure_name}.png")
+        run.figures({figure_name: folder / f"{figure_name}.png"})
+    console.print(f"bench.json and figures: {folder}", soft_wrap=True)
     run.records(folder)
 
 

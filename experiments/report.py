@@ -30,7 +30,7 @@ from omegaconf import DictConfig
 from analysis import equivalence, forecast_page, probes
 from analysis.ablation_page import write_page
 from analysis.ablation_views import VIEWS
-from analysis.figures import bench_figure, save_figure
+from analysis.figures import bench_figures, save_figure
 from analysis.findings import headline_table
 from analysis.forecast import read_cells
 from analysis.kinds import card_kinds, model_kinds, names_of, ordered
@@ -225,8 +225,8 @@ def renew_figures(root: Path) -> None:
 def figures_of(docs: Path) -> Iterator[tuple[str, Figure]]:
     """Figures that pages show of what is there, each with its name."""
     if (docs / "bench" / "bench.json").exists():
-        measured = bench(docs)
-        yield "bench/bench", bench_figure(measured["rows"], measured["throughput"])
+        for name, figure in bench_figures(bench(docs)):
+            yield f"bench/{name}", figure
     yield from probe_figures(docs, ("behaviour", "knockout", "patching", "account"))
     if (docs / "probes" / "origin.csv").exists():
         found, points, stages = origin(docs.parent)

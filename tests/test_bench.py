@@ -29,7 +29,8 @@ def record(tmp_path_factory):
     done = commands.run("experiments.bench", *SMALL, f"results={folder}",
                         f"hydra.run.dir={folder}/hydra")  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert (folder / "bench.png").read_bytes().startswith(b"\x89PNG")
+    for name in ("bench", "prefill"):
+        assert (folder / f"{name}.png").read_bytes().startswith(b"\x89PNG")
     return json.loads((folder / "bench.json").read_text()), done.stdout
 
 
