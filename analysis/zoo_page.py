@@ -18,7 +18,14 @@ from analysis.zoo import (
 )
 from analysis.zoo_ladder import ladder_parts, ladder_points
 from analysis.zoo_reproduction import reproduced_sentence
-from analysis.zoo_tables import READING, markdown, overview_lines, p_text, point_lines
+from analysis.zoo_tables import (
+    READING,
+    commitment_lines,
+    markdown,
+    overview_lines,
+    p_text,
+    point_lines,
+)
 from focus.marks import CANDIDATES, TEXT
 from focus.zoo.card import BAR
 from focus.zoo.evaluation import FOCUS
@@ -54,6 +61,12 @@ def zoo_page(
             "## Why: what the branches say",
             "![FOCUS minus plain against how often off-target branches abstain](abstention.png)",
             "\n".join(f"- {line}" for line in explanation(points, ladder)),
+            "How far rows commit themselves: first token over the whole vocabulary, indexed "
+            "questions about two images, all worlds together. FOCUS needs off-target branches that "
+            "do not: that abstain, or that say what could be anything. Own image: what is true of "
+            "the image that is shown, which is not the asked one. Three numbers: rows on target, "
+            "off target, and the reference.",
+            markdown(commitment_lines(records)),
         ]
     parts += ["## The ladder", *ladder_parts(runs, ladder)]
     return "\n\n".join(parts) + "\n"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -75,6 +75,35 @@ def point_lines(points: pd.DataFrame) -> list[dict[str, str]]:
         }
         for row in ordered.to_dict("records")
     ]
+
+
+def commitment_lines(records: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
+    """What rows of indexed questions about two images say by themselves, all worlds together; three
+    numbers in a cell are of rows on target, off target, and of the reference."""
+    lines = []
+    for record in records:
+        frame = pd.DataFrame(record["results"]["rows"]).query("num_images == 2")
+        rows = frame.drop(columns="world").groupby("row", sort=False)
+        counts = rows.sum(numeric_only=True).reindex(["on target", "off target", "reference"])
+        shares = counts.div(counts["total"], axis=0)
+        shares["other"] = 1 - shares[["right", "own", "unknown"]].sum(axis=1)
+        entropy = rows["entropy"].mean().reindex(counts.index)
+        off = shares.loc["off target", ["right", "own", "unknown", "other"]]
+        lines.append(
+            {
+                "model": record["name"],
+                "on target: right": f"{shares.loc['on target', 'right']:.2f}",
+                'off target: right / own image / "unknown" / other': _joined(off),
+                'reference: "unknown"': f"{shares.loc['reference', 'unknown']:.2f}",
+                "most frequent answer": _joined(shares["top"]),
+                "entropy (nats)": _joined(entropy),
+            }
+        )
+    return lines
+
+
+def _joined(values: Iterable[float]) -> str:
+    return " / ".join(f"{value:.2f}" for value in values)
 
 
 def _single(frame: pd.DataFrame) -> list[str]:

@@ -31,7 +31,7 @@ from analysis.zoo import (
 )
 from analysis.zoo_ladder import NONE_YET, ladder_lines, ladder_points, ladder_prose
 from analysis.zoo_page import explanation, zoo_page
-from analysis.zoo_tables import details
+from analysis.zoo_tables import commitment_lines, details
 from experiments import report, train_zoo
 from experiments.config import CONF, compose_config
 from focus.errors import InvalidValueError, UnknownNameError
@@ -58,6 +58,7 @@ def cell(kind: str, said: str, number: int = 2, decoding: str = PLAIN, **extra: 
 
 def branches(row: str, right: int, own: int, unknown: int, total: int, number: int = 2) -> dict:
     shares = {"right": right, "own": own, "unknown": unknown, "total": total}
+    shares |= {"top": max(shares["right"], unknown), "entropy": 0.5 if row == "on target" else 1.5}
     return {"world": "scenes", "num_images": number, "row": row, **shares}
 
 
@@ -321,6 +322,17 @@ def test_rank_correlation_is_that_of_scipy_or_says_that_there_is_none():
     assert np.isnan(rank_correlation([1, 2], [1, 2])[0])
 
 
+def test_commitment_is_of_two_images_and_all_worlds_together():
+    rows = [branches("on target", 30, 0, 2, 40), branches("on target", 10, 0, 30, 40)]
+    rows += [branches("off target", 4, 20, 12, 40), branches("off target", 0, 20, 20, 40)]
+    rows += [branches("reference", 4, 0, 30, 40), branches("off target", 40, 0, 0, 40, 3)]
+    (line,) = commitment_lines([model("some", results([], rows))])
+    assert list(line.values()) == [
+        *("some", "0.50", "0.05 / 0.50 / 0.40 / 0.05", "0.75"),
+        *("0.75 / 0.40 / 0.75", "0.50 / 1.50 / 1.50"),
+    ]
+
+
 def test_the_explanation_follows_the_numbers(models):
     points = focus_points(models_frame(models), MODEL)
     first = explanation(points, pd.DataFrame())[0]
@@ -395,7 +407,7 @@ def test_the_page_is_written_with_its_figures(written, shown):
         assert (written / "docs" / "zoo" / name).read_bytes().startswith(b"\x89PNG")
     every = (written / "details" / "zoo" / "README.md").read_text()
     for row in ("| abstaining |", "| answering |", "| between |"):
-        assert shown.count(row) == 2
+        assert shown.count(row) == 3  # what they are, FOCUS, commitment
         assert every.count(row) >= 9  # a line in every table of models
     assert "nan" not in shown + every
 

@@ -229,17 +229,16 @@ def _results(results: Mapping[str, Any]) -> list[str]:
         for cell in results["cells"]
         if cell["kind"] != "single"
     ]
-    measured = all("entropy" in row for row in results["rows"])
     rows = [
         (
             f"{row['world']}, {row['num_images']} images, {row['row']}",
             *(f"{row[key] / row['total']:.3f}" for key in ("right", "own", "unknown")),
-            *((f"{row['top'] / row['total']:.3f}", f"{row['entropy']:.2f}") if measured else ()),
+            f"{row['top'] / row['total']:.3f}",
+            f"{row['entropy']:.2f}",
             str(row["total"]),
         )
         for row in results["rows"]
     ]
-    commitment = ("most frequent answer", "entropy (nats)") if measured else ()
     return [
         "## Results",
         f"Split {results['split']}, stored weights in float32, first token of the answer among the "
@@ -256,7 +255,13 @@ def _results(results: Mapping[str, Any]) -> list[str]:
         "### What the branches say",
         "First token over the whole vocabulary, on indexed questions. On target: the asked image "
         "is the clean one. Off target: another one is.",
-        _table(("row", "right", "names the clean image", '"unknown"', *commitment, "n"), rows),
+        _table(
+            (
+                *("row", "right", "names the clean image", '"unknown"'),
+                *("most frequent answer", "entropy (nats)", "n"),
+            ),
+            rows,
+        ),
     ]
 
 
