@@ -30,7 +30,7 @@ from analysis.summary import summarise
 from experiments.logging import ReportedProgress, Run
 from focus.benchmarks import Example
 from focus.errors import FocusError, InvalidValueError, TooManyFailuresError
-from focus.evaluation import ITEM_ERRORS, Cell, answered, failed_answer, prompt_hash
+from focus.evaluation import ITEM_ERRORS, Cell, answered, failed_answer, identity_fields
 from focus.records import Record, RecordFile
 
 #: Share of questions that may fail; a run is given up when more have, of `FEWEST` at the least.
@@ -95,7 +95,7 @@ def records_of(
                 found[index] = {**own, "index": index, **failed_answer(None, caught)}
             continue
         turned = cell.order and len(example.permutation) <= cell.order  # full circle
-        asked = {"id": example.id, "answer": example.answer, "prompt_hash": prompt_hash(example)}
+        asked = {"id": example.id, "index": index, **identity_fields(example)}
         if not turned and {**labels, **asked} not in records:
             examples[index] = example
     answers = answered(cell, list(examples.values()))

@@ -6,6 +6,7 @@ forecasts and the cards of the embedded models.
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -161,15 +162,24 @@ def answer_record(cell: Cell, example: Example, decoded: Decoded) -> Record:
         "num_rows": decoded.num_rows,
         "num_encoded": decoded.num_encoded,
         "prompt_tokens": decoded.prompt_tokens,
-        "prompt_hash": prompt_hash(example),
+        **identity_fields(example),
         "seconds": round(decoded.seconds, 5),
         "error": None,
     }
 
 
-def prompt_hash(example: Example) -> str:
-    """Identity of the text that a model reads."""
-    return digest([example.question, example.system or None])
+def identity_fields(example: Example) -> Record:
+    """By which a question is known to be what it was when it was answered: the text that a model
+    reads, the pixels, the answer."""
+    pixels = hashlib.blake2b(digest_size=8)
+    for image in example.images:
+        pixels.update(f"{image.mode} {image.size} ".encode())
+        pixels.update(image.tobytes())
+    return {
+        "prompt_hash": digest([example.question, example.system or None]),
+        "images_hash": pixels.hexdigest(),
+        "answer": example.answer,
+    }
 
 
 def question_fields(example: Example) -> Record:

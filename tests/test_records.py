@@ -12,9 +12,9 @@ from focus.records import RecordFile, digest, read_records
 CONFIG = {"model": {"name": "m"}, "decoding": {"alpha": 0.3, "noise": {"name": "gaussian"}}}
 
 
-def record(index: int, **extra: object) -> dict:
-    labels = {"benchmark": "b", "model": "m", "decoding": "focus", "id": f"q{index}"}
-    return {**labels, "text": "naïve ✓", **extra}
+def record(number: int, **extra: object) -> dict:
+    labels = {"benchmark": "b", "model": "m", "decoding": "focus", "id": f"q{number}"}
+    return labels | {"text": "naïve ✓"} | extra
 
 
 def test_finished_records_are_found_again(tmp_path):
@@ -36,16 +36,30 @@ def test_a_record_is_never_written_twice(tmp_path):
     assert len(list(read_records(tmp_path / "records.jsonl"))) == 1
 
 
-@pytest.mark.parametrize("field", ["prompt_hash", "answer"])
+@pytest.mark.parametrize("field", ["prompt_hash", "images_hash", "answer"])
 def test_an_answer_to_a_question_that_has_changed_is_not_taken_for_one_to_it(tmp_path, field):
     """As when a local data set is edited and the same command is run again."""
+    known = {"prompt_hash": "p", "images_hash": "i", "answer": "a"}
     with RecordFile(tmp_path, CONFIG) as records:
-        records.append(record(0, prompt_hash="p", answer="a"))
+        records.append(record(0, **known))
     with RecordFile(tmp_path, CONFIG) as records:
         assert record(0) in records
-        assert record(0, prompt_hash="p", answer="a") in records
+        assert record(0, **known) in records
         with pytest.raises(RecordsConflictError, match=rf"'q0' from before it changed \({field}\)"):
-            record(0, **{"prompt_hash": "p", "answer": "a", field: "x"}) in records  # noqa: B015
+            record(0, **{**known, field: "x"}) in records  # noqa: B015
+
+
+def test_answers_to_other_questions_are_not_counted_among_those_of_a_run(tmp_path):
+    """As when the ids of a local data set are renamed: the old answers would stay in the table."""
+    with RecordFile(tmp_path, CONFIG) as records:
+        records.append(record(0, index=0))
+        records.append(record(1, index=1, error="unreadable"))
+    with RecordFile(tmp_path, CONFIG) as records:
+        assert record(2, index=2) not in records
+        assert record(5, index=1) not in records  # what could not be read had no id
+        with pytest.raises(RecordsConflictError, match=r"'q0' stood where 'new' stands now"):
+            record(0, index=0, id="new") in records  # noqa: B015
+        assert record(0, index=0, id="new", decoding="plain") not in records
 
 
 @pytest.mark.parametrize("cut", [1, 20, 60])

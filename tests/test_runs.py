@@ -167,6 +167,27 @@ def test_a_question_that_cannot_be_processed_is_recorded_and_the_run_goes_on(tmp
     assert [row["value"] for row in rates] == [pytest.approx(1 / 24)] * 2
 
 
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda e: {"images": (e.images[0].transpose(Image.Transpose.ROTATE_180), *e.images[1:])},
+         "from before it changed .images_hash"),
+        (lambda e: {"id": f"new-{e.id}"}, "answers to other questions"),
+    ],
+)  # fmt: skip
+def test_a_run_on_questions_that_were_edited_is_refused(tmp_path, monkeypatch, change, said):
+    """Repainted or renamed: old answers would stand in the table beside new ones."""
+    settings = (*TINY, "limit=3", f"results={tmp_path}")
+    call(main, *settings, folder=tmp_path)
+    before = records_of(tmp_path)
+    read = IndexedQuestion.__getitem__
+    monkeypatch.setattr(IndexedQuestion, "__getitem__",
+                        lambda self, i: replace(e := read(self, i), **change(e)))  # fmt: skip
+    with pytest.raises(RecordsConflictError, match=said):
+        call(main, *settings, folder=tmp_path)
+    assert records_of(tmp_path) == before
+
+
 def test_a_run_ends_when_too_much_fails(tmp_path, monkeypatch):
     stretched(monkeypatch, 1, 2)
     settings = ("model=tiny_qwen2_5_vl", *TINY[1:], "limit=24", f"results={tmp_path}")

@@ -33,7 +33,7 @@ from focus.records.settings import Shard, differences, digest, identity
 #: What makes a record unique; a second one with the same values is refused.
 KEY_FIELDS = ("model", "benchmark", "decoding", "id", "order", "seed")
 #: What records of the same key agree on, where they have it: the question is still the same.
-QUESTION_FIELDS = ("prompt_hash", "answer")
+QUESTION_FIELDS = ("prompt_hash", "images_hash", "answer")
 
 
 class RecordFile:
@@ -84,15 +84,30 @@ class RecordFile:
         except BaseException:
             self._lock.release()
             raise
-        self._by_key = {record_key(record): record for record in self.records}
+        self._by_key: dict[tuple[Any, ...], Record] = {}
+        self._ids: dict[tuple[Any, ...], str] = {}  # of the question at each place
+        for record in self.records:
+            self._note(record)
+
+    def _note(self, record: Record) -> None:
+        self._by_key[record_key(record)] = record
+        if "index" in record and not record.get("error"):  # else it may have had no id
+            self._ids[_place(record)] = record["id"]
 
     def __contains__(self, record: Mapping[str, Any]) -> bool:
         """Whether there is a record of this key.
 
         Raises:
             RecordsConflictError: there is, of a question that has changed since (as in a local data
-                set that was edited).
+                set that was edited), or another question stood at its place.
         """
+        before = self._ids.get(_place(record), record["id"])
+        if before != record["id"]:
+            raise RecordsConflictError(
+                f"{self.folder} holds answers to other questions: {before!r} stood where "
+                f"{record['id']!r} stands now (number {record['index']}); remove that folder to "
+                "ask anew"
+            )
         known = self._by_key.get(record_key(record))
         for field in QUESTION_FIELDS:
             if known and len({k[field] for k in (known, record) if field in k}) > 1:
@@ -114,7 +129,7 @@ class RecordFile:
             )
         self._file.write(json.dumps(record, ensure_ascii=False) + "\n")
         self._file.flush()
-        self._by_key[record_key(record)] = record
+        self._note(record)
         self.records.append(record)
 
     def close(self) -> None:
@@ -262,3 +277,8 @@ def _each_once(records: list[Record]) -> list[Record]:
 def record_key(record: Mapping[str, Any], *, without: str = "") -> tuple[Any, ...]:
     """Values of `KEY_FIELDS`, but for one."""
     return tuple(record.get(field) for field in KEY_FIELDS if field != without)
+
+
+def _place(record: Mapping[str, Any]) -> tuple[Any, ...]:
+    """Where its question stands among those of its cell."""
+    return (*record_key(record, without="id"), record.get("index"))
