@@ -87,12 +87,12 @@ def told(r2: Interval) -> str:
 
 
 def better(difference: Interval) -> str:
-    """What a difference of accuracies comes to.
+    """What a difference of accuracies comes to, by the digits that are told.
 
-    >>> better([0.1, 0.05, 0.2]), better([-0.1, -0.2, 0.0])
-    ('is better than', 'is about as good as')
+    >>> better([0.1, 0.05, 0.2]), better([-0.1, -0.2, 0.0]), better([-0.0002, -0.0006, -0.0001])
+    ('is better than', 'is about as good as', 'is about as good as')
     """
-    _, low, high = difference
+    _, low, high = (round(value, 3) for value in difference)
     return "is better than" if low > 0 else "is worse than" if high < 0 else "is about as good as"
 
 
