@@ -37,7 +37,9 @@ def renew_notebook(path: Path) -> None:
         [str(path.resolve().parent.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
     )
     quiet = ["--IPKernelApp.log_level=ERROR"]
-    client(notebook, timeout=600, record_timing=False, extra_arguments=quiet).execute(
+    # Merged: how lines of output come in pieces is chance, and would change the file.
+    settings = {"record_timing": False, "coalesce_streams": True, "extra_arguments": quiet}
+    client(notebook, timeout=600, **settings).execute(
         cwd=str(path.parent), env={**os.environ, "PYTHONPATH": paths}
     )
     nbformat.write(notebook, path)
