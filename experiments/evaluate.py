@@ -122,7 +122,7 @@ def main(config: DictConfig, run: Run) -> None:
             for cell in own_cells:
                 evaluate_cell(cell, records, progress, limit=config.limit)
             facts |= engine.facts()
-            facts |= {"seconds": round(time.perf_counter() - started, 1), **peak_memory()}
+            facts |= {"seconds": round(time.perf_counter() - started, 3), **peak_memory()}
             complete = records.finish(facts, asked=asked)
     if not complete:
         console.print(f"shard {shard} is done; others are not: {records.folder}", soft_wrap=True)
