@@ -83,7 +83,7 @@ def commitment_lines(records: Sequence[Mapping[str, Any]]) -> list[dict[str, str
     lines = []
     for record in records:
         frame = pd.DataFrame(record["results"]["rows"]).query("num_images == 2")
-        rows = frame.drop(columns="world").groupby("row", sort=False)
+        rows = frame.groupby("row", sort=False)
         counts = rows.sum(numeric_only=True).reindex(["on target", "off target", "reference"])
         shares = counts.div(counts["total"], axis=0)
         shares["other"] = 1 - shares[["right", "own", "unknown"]].sum(axis=1)

@@ -42,7 +42,7 @@ from focus.benchmarks import AbstractBenchmark, Example
 from focus.decoding import Focus, GenerationSettings, Plain
 from focus.decoding.shown import render
 from focus.engines import LocalEngine
-from focus.environment import peak_memory
+from focus.environment import session_facts
 from focus.errors import UnknownNameError
 from focus.evaluation import Cell, request_of
 from focus.images import IMAGE_PLACEHOLDER
@@ -76,8 +76,7 @@ def main(config: DictConfig, run: Run) -> None:
     with RecordFile(folder, determining) as file, progress_bars(console, run) as progress:
         for cell in cells:
             evaluate_cell(cell, file, progress, limit=config.limit)
-        seconds = round(time.perf_counter() - started, 1)
-        file.finish({"seconds": seconds, **peak_memory()}, asked={"limit": config.limit})
+        file.finish(session_facts(started), asked={"limit": config.limit})
         records = file.records
     rows = write_summary(folder, records)
     console.print(paired_table(rows, title="Plain decoding → FOCUS on embedded models, in percent"))

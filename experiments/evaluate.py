@@ -38,7 +38,7 @@ from experiments.logging import Run, reported
 from experiments.tuning import Choice, choice_path, note, read_choice, to_dev
 from focus.benchmarks import AbstractBenchmark
 from focus.decoding import AbstractDecoding
-from focus.environment import environment, peak_memory
+from focus.environment import environment, session_facts
 from focus.errors import CheckpointUnavailableError, DatasetUnavailableError, UnknownNameError
 from focus.evaluation import Cell, variants
 from focus.models import VisionLanguageModel
@@ -122,7 +122,7 @@ def main(config: DictConfig, run: Run) -> None:
             for cell in own_cells:
                 evaluate_cell(cell, records, progress, limit=config.limit)
             facts |= engine.facts()
-            facts |= {"seconds": round(time.perf_counter() - started, 3), **peak_memory()}
+            facts |= session_facts(started)
             complete = records.finish(facts, asked=asked)
     if not complete:
         console.print(f"shard {shard} is done; others are not: {records.folder}", soft_wrap=True)

@@ -95,8 +95,8 @@ def records_of(
                 found[index] = {**own, "index": index, **failed_answer(None, caught)}
             continue
         turned = cell.order and len(example.permutation) <= cell.order  # full circle
-        asked = {"id": example.id, "index": index, **identity_fields(example)}
-        if not turned and {**labels, **asked} not in records:
+        asked = {"id": example.id, "index": index, "answer": example.answer}
+        if not turned and {**labels, **asked, **identity_fields(example)} not in records:
             examples[index] = example
     answers = answered(cell, list(examples.values()))
     for (index, example), answer in zip(examples.items(), answers, strict=True):

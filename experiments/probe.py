@@ -31,7 +31,7 @@ from experiments.demo import model_configs
 from experiments.evaluation import make_console, progress_bars, set_threads
 from experiments.logging import Run, reported, samples
 from focus.benchmarks import AbstractBenchmark
-from focus.environment import peak_memory
+from focus.environment import session_facts
 from focus.errors import InvalidValueError, UnknownNameError
 from focus.evaluation import request_of
 from focus.models import VisionLanguageModel
@@ -85,7 +85,7 @@ def main(config: DictConfig, run: Run) -> None:
                 observe(probe, reader, asked[vlm.name], file, progress)
             wanted = {(v.name, q.example.id) for v in vlms for q in asked[v.name]}
             records = [r for r in file.records if (r["model"], r["id"]) in wanted]
-            file.finish({"seconds": round(time.perf_counter() - started, 1), **peak_memory()})
+            file.finish(session_facts(started))
         run.table(name, show(console, name, records, folder))
         if config.into:
             put_into(Path(config.into), folder / "table.csv")

@@ -6,6 +6,7 @@ import importlib.metadata
 import platform
 import resource
 import subprocess
+import time
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,11 @@ def environment() -> dict[str, Any]:
         "processor": platform.processor() or platform.machine(),
         "threads": torch.get_num_threads(),
     }
+
+
+def session_facts(started: float) -> dict[str, float]:
+    """Seconds since `started` (of `time.perf_counter`), and `peak_memory`."""
+    return {"seconds": round(time.perf_counter() - started, 3), **peak_memory()}
 
 
 def peak_memory() -> dict[str, float]:

@@ -6,7 +6,6 @@ forecasts and the cards of the embedded models.
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -169,16 +168,11 @@ def answer_record(cell: Cell, example: Example, decoded: Decoded) -> Record:
 
 
 def identity_fields(example: Example) -> Record:
-    """By which a question is known to be what it was when it was answered: the text that a model
-    reads, the pixels, the answer."""
-    pixels = hashlib.blake2b(digest_size=8)
-    for image in example.images:
-        pixels.update(f"{image.mode} {image.size} ".encode())
-        pixels.update(image.tobytes())
+    """By which a question is known to be what it was when it was answered, beside its answer: the
+    text that a model reads, and the pixels."""
     return {
         "prompt_hash": digest([example.question, example.system or None]),
-        "images_hash": pixels.hexdigest(),
-        "answer": example.answer,
+        "images_hash": example.images_hash,
     }
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -69,6 +71,15 @@ class Example:
             raise InvalidValueError(
                 "targets", self.targets, f"image indices from 0 to {len(self.images) - 1}"
             )
+
+    @functools.cached_property
+    def images_hash(self) -> str:
+        """Identity of the pixels of all images; computed once, since large ones take a while."""
+        pixels = hashlib.blake2b(digest_size=8)
+        for image in self.images:
+            pixels.update(f"{image.mode} {image.size} ".encode())
+            pixels.update(image.tobytes())
+        return pixels.hexdigest()
 
     @property
     def reference(self) -> Reference:
