@@ -28,6 +28,7 @@ MARGIN = 0.02
 #: What is compared with FOCUS or, the last, with plain decoding; in the order of the tables.
 NAMES = {
     "composed": "composed, flow kept",
+    "crossed": "composed, noise crossed",
     "isolated": "composed, images isolated",
     "masked": "masked",
     "plain_isolated": "plain, images isolated",

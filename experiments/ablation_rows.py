@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -16,8 +16,11 @@ from focus.tinted import TINTS, Tint, Tinted
 
 TARGETS = ("units", "all", "named", "pairs")
 #: How a row's text is kept from the other images: by noise in a sequence of its own, by noise
-#: beside shared keys and values of images (that see each other, or not), or by attention alone.
-SCHEMES = ("focus", "composed", "isolated", "masked")
+#: beside shared keys and values of images (crossed: noise behind the clean image has seen clean
+#: ones; isolated: no image sees another), or by attention alone. Which flow that is:
+FLOWS: dict[str, Literal["kept", "crossed", "isolated"]] = {
+    "composed": "kept", "crossed": "crossed", "isolated": "isolated"}  # fmt: skip
+SCHEMES = ("focus", *FLOWS, "masked")
 
 
 @dataclass(frozen=True)
@@ -66,7 +69,7 @@ class Rows:
         if self.scheme == "focus":
             focus = Focus(**common)
             return focus if self.tint == "none" else Tinted(focus, self.tint)
-        return ComposedFocus(**common, flow="kept" if self.scheme == "composed" else "isolated")
+        return ComposedFocus(**common, flow=FLOWS[self.scheme])
 
     @property
     def columns(self) -> dict[str, Any]:

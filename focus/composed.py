@@ -7,12 +7,16 @@ and here they are not computed anew for every branch. With text segments x_0, ..
 
     K_r = [K(x_0), K(c_1), .., K(c_N), K_r(x_1 .. x_N)]
     K(c_j)   from a pass over x_0, c_1, x_1, .., c_N with all images of c_j's kind    flow ``kept``
+             the same, but noise that stands behind a clean image of its row from a pass of that
+             noise over x_0, .., x_{j-1} with all images clean                     flow ``crossed``
              from a pass over x_0 and c_j alone, at the positions of the prompt   flow ``isolated``
     K_r(x)   row r's own text, which sees x_0, the images before it, and the row's text before it
 
-So the images of a question run once, as in plain decoding, noise that a run shares once per layout,
-and the short text once per row. Row by row this differs from FOCUS in the keys and values of clean
-images alone (and, isolated, of noise). A row may also hide an image from its text.
+So the images of a question run once, as in plain decoding, noise that a run shares once per layout
+(crossed, all of it but the first once more per question), and the short text once per row. Row by
+row this differs from FOCUS in keys and values of images alone: a clean one has seen clean images
+where FOCUS shows it noise, and noise behind it has seen noise where FOCUS shows it the clean image
+(crossed: all clean images before it). A row may also hide an image from its text.
 
 Keys of isolated images depend on the text before all images, the image and its positions; they are
 not rotated to other positions, since what they have read of that text depends on the distance too.
@@ -38,7 +42,7 @@ from focus.prefill import AbstractRows, PromptRow, SharedPrefixRows
 from focus.prompts import Prompt
 
 #: Where keys and values of images come from: the ``row`` itself, or see the head of this file.
-Flow = Literal["row", "kept", "isolated"]
+Flow = Literal["row", "kept", "crossed", "isolated"]
 
 
 @dataclass(frozen=True)
@@ -48,17 +52,26 @@ class Run:
     Args:
         prompt: cut behind its last image.
         images: what stands in each span, by `focus.models.base.ImageInputs.key`.
+        beside: further images and their slots, each behind what stands before its slot. Nothing
+            sees them.
     """
 
     prompt: Prompt
     images: tuple[str, ...]
+    beside: tuple[tuple[int, str], ...] = ()
 
     @cached_property
     def key(self) -> Hashable:
         """Equal for runs with equal results: ids, positions and images."""
         prompt = self.prompt
         parts = (prompt.input_ids, prompt.position_ids)
-        return (*(part.cpu().numpy().tobytes() for part in parts), prompt.spans, self.images)
+        texts = (part.cpu().numpy().tobytes() for part in parts)
+        return (*texts, prompt.spans, self.images, self.beside)
+
+    @property
+    def layout(self) -> Hashable:
+        """Equal for runs that can go through the model together."""
+        return self.prompt.spans, tuple(slot for slot, _ in self.beside)
 
 
 @dataclass(frozen=True)
@@ -78,7 +91,8 @@ class ComposedRow:
 
 @dataclass(frozen=True)
 class RunStates:
-    """What a run leaves: keys and values of the text before all images, and of each image."""
+    """What a run leaves: keys and values of the text before all images, and of each image, those
+    beside the others last."""
 
     lead: States
     images: tuple[States, ...]
@@ -90,10 +104,10 @@ class RunStates:
         return sum(part.nbytes for piece in pieces for layer in piece for part in layer)
 
 
-def kept_run(prompt: Prompt, images: Sequence[str]) -> Run:
+def kept_run(prompt: Prompt, images: Sequence[str], beside: Sequence[tuple[int, str]] = ()) -> Run:
     """All images of one kind in one pass, each behind those before it."""
     end = prompt.spans[-1][1]
-    return Run(_part(prompt, torch.arange(end), prompt.spans), tuple(images))
+    return Run(_part(prompt, torch.arange(end), prompt.spans), tuple(images), tuple(beside))
 
 
 def isolated_run(prompt: Prompt, slot: int, image: str) -> Run:
@@ -175,7 +189,7 @@ class ComposedRows(AbstractRows):
         alike: dict[Hashable, list[Run]] = {}
         for key, run in runs.items():
             if key not in found:
-                alike.setdefault(run.prompt.spans, []).append(run)
+                alike.setdefault(run.layout, []).append(run)
         for group in alike.values():
             # Equal pictures at two places are two things, so that their places are in their names.
             names = [tuple((image, _place(run.prompt)) for image in run.images) for run in group]
@@ -185,6 +199,9 @@ class ComposedRows(AbstractRows):
                 [PromptRow(run.prompt, name) for run, name in zip(group, names, strict=True)],
                 features, most_tokens=self._most_tokens,
             )  # fmt: skip
+            rows.prefill()
+            if group[0].beside:
+                self._run_beside(rows, group)
             layers = rows.states()
             for i, run in enumerate(group):
                 found[run.key] = _left_by(run, [(keys[i], values[i]) for keys, values in layers])
@@ -193,6 +210,22 @@ class ComposedRows(AbstractRows):
             if found[key].nbytes <= getattr(self._known, "maxsize", found[key].nbytes):
                 self._known[key] = found[key]
         return found
+
+    def _run_beside(self, rows: SharedPrefixRows, group: Sequence[Run]) -> None:
+        """Images beside those of runs, all in one pass: each sees what is before its slot, and
+        itself."""
+        prompt = group[0].prompt
+        spans = {slot: prompt.spans[slot] for slot, _ in group[0].beside}
+        places = torch.cat([torch.arange(start, end) for start, end in spans.values()])
+        starts = torch.cat([torch.full((end - start,), start) for start, end in spans.values()])
+        before = torch.arange(prompt.spans[-1][1]) < starts[:, None]
+        own = (places <= places[:, None]) & (starts == starts[:, None])
+        rows.extend(
+            torch.cat([run.prompt.input_ids[:, places] for run in group]),
+            torch.cat([run.prompt.position_ids[..., places] for run in group], dim=-2),
+            [[self._features[image] for _, image in run.beside] for run in group],
+            self._written(torch.cat([before, own], dim=-1)[None, None].to(prompt.input_ids.device)),
+        )
 
     def _run_text(self) -> Tensor:
         """All text behind the first image, of all rows together; it ends at one place."""
@@ -332,7 +365,12 @@ def _place(prompt: Prompt) -> tuple[int, ...]:
 
 def _left_by(run: Run, layers: Iterable[tuple[Tensor, Tensor]]) -> RunStates:
     """Pieces of a run's keys and values, ``[heads, tokens, size]``, as copies of their own."""
-    pieces = [(0, run.prompt.spans[0][0]), *run.prompt.spans]
+    spans, end = run.prompt.spans, run.prompt.input_ids.shape[1]
+    pieces = [(0, spans[0][0]), *spans]
+    for slot, _ in run.beside:  # behind everything else, in their order
+        length = spans[slot][1] - spans[slot][0]
+        pieces.append((end, end + length))
+        end += length
     layers = list(layers)
     lead, *images = (
         tuple((keys[:, a:b].clone(), values[:, a:b].clone()) for keys, values in layers)

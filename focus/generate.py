@@ -16,7 +16,7 @@ from torch import Tensor
 from transformers import GenerationConfig, PreTrainedModel
 from transformers.generation import GenerateDecoderOnlyOutput, GenerationMode
 
-from focus.branches import BranchPlan, Content, Kind
+from focus.branches import BranchPlan, Content, Kind, Row
 from focus.checks import Positive, check
 from focus.composed import ComposedRow, ComposedRows, Flow, Run, RunStates, isolated_run, kept_run
 from focus.errors import (
@@ -88,26 +88,44 @@ class BranchedPrompt:
     def composed_rows(self) -> list[ComposedRow]:
         """The rows where `flow` is not that of the row."""
         sources = self._sources()
-        of = {content: sources[_shown(content)] for content in self.plan.contents}
         return [
             ComposedRow(
                 self.prompt,
-                tuple(of[content] for content in row),
+                tuple(sources[each] for each in self._in_slots(row)),
                 tuple(content.kind == "hidden" for content in row),
             )
             for row in self.plan.rows
         ]
 
-    def _sources(self) -> dict[Content, tuple[Run, int]]:
+    def _in_slots(self, row: Row) -> list[tuple[Content, bool]]:
+        """What a row shows in each slot, and whether it is noise that has seen clean images."""
+        clean = [content.kind == "clean" for content in row]
+        return [
+            (_shown(content), self.flow == "crossed" and not clean[k] and any(clean[:k]))
+            for k, content in enumerate(row)
+        ]
+
+    def _sources(self) -> dict[tuple[Content, bool], tuple[Run, int]]:
         """Of every image that a row shows: the run that leaves it, and its place there."""
-        shown = [_shown(content) for content in self.plan.contents]
+        needed = dict.fromkeys(each for row in self.plan.rows for each in self._in_slots(row))
+        shown = dict.fromkeys(content for content, _ in needed)
         if self.flow == "isolated":
-            return {c: (isolated_run(self.prompt, c.slot, self.images[c].key), 0) for c in shown}
-        runs = {
-            kind: kept_run(self.prompt, [self.images[each].key for each in together])
-            for kind, together in _together(shown, len(self.prompt.spans)).items()
+            runs = {c: isolated_run(self.prompt, c.slot, self.images[c].key) for c in shown}
+            return {(content, False): (run, 0) for content, run in runs.items()}
+        number = len(self.prompt.spans)
+        behind = [content for content, crossed in needed if crossed]
+        beside = [(content.slot, self.images[content].key) for content in behind]
+        kept = {
+            kind: kept_run(
+                self.prompt,
+                [self.images[each].key for each in together],
+                beside if kind == "clean" else (),
+            )
+            for kind, together in _together(shown, number).items()
         }
-        return {content: (runs[content.kind], content.slot) for content in shown}
+        found = {(content, False): (kept[content.kind], content.slot) for content in shown}
+        places = {(content, True): number + k for k, content in enumerate(behind)}
+        return found | {each: (kept["clean"], place) for each, place in places.items()}
 
 
 def shown_contents(plan: BranchPlan, flow: Flow) -> tuple[Content, ...]:
@@ -115,7 +133,7 @@ def shown_contents(plan: BranchPlan, flow: Flow) -> tuple[Content, ...]:
     if flow == "row":
         return plan.contents
     shown = dict.fromkeys(_shown(content) for content in plan.contents)
-    if flow == "kept":
+    if flow != "isolated":
         together = _together(shown, len(plan.rows[0]))
         shown |= dict.fromkeys(each for contents in together.values() for each in contents)
     return tuple(shown)

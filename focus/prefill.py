@@ -156,8 +156,7 @@ class SharedPrefixRows(AbstractRows):
         return logits
 
     def states(self) -> list[tuple[Tensor, Tensor]]:
-        """Runs the prompts; keys and values of every layer, ``[rows, heads, tokens, size]``."""
-        self.prefill()
+        """Keys and values of every layer, ``[rows, heads, tokens, size]``, of what has run."""
         return [layer.read() for layer in self._cache.layers if isinstance(layer, SharedLayer)]
 
     def _run_chunk(self, rows: Sequence[PromptRow], start: int, end: int | None) -> Tensor:
@@ -180,15 +179,38 @@ class SharedPrefixRows(AbstractRows):
             for row, length in zip(before, lengths, strict=True):
                 row[len(row) - width : len(row) - length] = 0
             self._seen = before
-        whole = self._seen
-        step = max(1, self._most_tokens // len(rows)) if self._most_tokens else width
+        return self.extend(padded, positions, features)
+
+    def extend(
+        self,
+        ids: Tensor,
+        positions: Tensor,
+        features: Sequence[Sequence[ImageFeatures]],
+        mask: Tensor | None = None,
+    ) -> Tensor:
+        """Appends tokens to every row, no more than `most_tokens` in one pass.
+
+        Args:
+            ids: ``[rows, tokens]``.
+            positions: ``[.., rows, tokens]``.
+            features: of the images among them, row by row.
+            mask: ``[.., tokens, keys]``, as the model's attention takes it; without one, all that
+                is before a token and there.
+
+        Returns:
+            Logits ``[rows, vocab]`` behind the last token, float32.
+        """
+        whole, before, width = self._seen, self._cache.get_seq_length(), ids.shape[1]
+        shown = ids == self.family.image_token_id(self.model)
+        step = max(1, self._most_tokens // len(ids)) if self._most_tokens else width
         for at in range(0, width, step):
-            piece = padded[:, at : at + step]
-            if whole is not None:
-                self._seen = whole[:, : self._cache.get_seq_length() + piece.shape[1]]
-            there = piece_features(padded == self.family.image_token_id(self.model), at,
-                                   at + step, features)  # fmt: skip
-            logits = self._forward(piece, positions[..., at : at + step], there)
+            until = before + min(at + step, width)
+            self._seen = None if whole is None else whole[:, :until]
+            part = None if mask is None else mask[..., at : at + step, :until]
+            there = piece_features(shown, at, at + step, features)
+            logits = self._forward(
+                ids[:, at : at + step], positions[..., at : at + step], there, part
+            )
         return logits
 
 

@@ -28,6 +28,7 @@ STRATEGIES = (
     *(ComposedFocus(), ComposedFocus(flow="isolated", sharing="run"), ComposedFocus(routed=True)),
     *(ComposedFocus(noise=NoiseConfig(scale=0.5)), ComposedFocus(targets="named")),
     *(MaskedFocus(), MaskedFocus(layers=(1,)), MaskedFocus(flow="isolated")),
+    *(ComposedFocus(flow="crossed"), ComposedFocus(flow="crossed", routed=True, targets="named")),
     *(Plain(flow="isolated"), AdaptiveFocus(threshold=0.02, flow="kept")),
 )
 
@@ -51,11 +52,19 @@ def emulated(vlm, prompt: BranchedPrompt, tokens=()) -> list[torch.Tensor]:
     for row in prompt.plan.rows:
         shown = [Content(c.slot, "clean") if c.kind == "hidden" else c for c in row]
         places, images, kinds = [], [], []  # of the tokens before the row's text
-        if prompt.flow == "kept":
+        # Noise behind a clean image, which has seen the clean ones; crossed alone.
+        behind = [c for c in shown if prompt.flow == "crossed" and c.kind != "clean"
+                  and any(other.kind == "clean" for other in shown[: c.slot])]  # fmt: skip
+        if prompt.flow in ("kept", "crossed"):
             for kind in dict.fromkeys(c.kind for c in shown):
                 places += range(end)
                 kinds += [kind] * end
                 images += [Content(slot, kind) for slot in range(number)]
+            for content in behind:
+                a, b = spans[content.slot]
+                places += range(a, b)
+                kinds += [content] * (b - a)
+                images.append(content)
         else:
             for content, (a, b) in zip(shown, spans, strict=True):
                 places += [*range(lead), *range(a, b)]
@@ -72,7 +81,8 @@ def emulated(vlm, prompt: BranchedPrompt, tokens=()) -> list[torch.Tensor]:
                     keys.append(place < lead and k == place)
                 else:
                     mine = shown[spans.index(span)]
-                    there = kinds[k] == (mine.kind if prompt.flow == "kept" else mine)
+                    apart = prompt.flow == "isolated" or mine in behind
+                    there = kinds[k] == (mine if apart else mine.kind)
                     keys.append(there and span[1] <= p and span not in hidden)
             sees.append(keys)
         before, total = len(places), len(places) + len(text) + len(tokens)
@@ -80,6 +90,11 @@ def emulated(vlm, prompt: BranchedPrompt, tokens=()) -> list[torch.Tensor]:
         names = {kind: at for at, kind in enumerate(kinds)}
         run = torch.tensor([names[kind] for kind in kinds])
         visible[:before, :before] = (run[:, None] == run).tril()
+        for k, kind in enumerate(kinds):
+            if kind in behind:
+                clean = [kinds[j] == "clean" and places[j] < spans[kind.slot][0]
+                         for j in range(before)]  # fmt: skip
+                visible[k, :before] |= torch.tensor(clean)
         visible[before:, :before] = torch.tensor(sees)
         visible[before:, before:] = torch.ones(total - before, total - before).tril().bool()
         all_ids = torch.cat([ids[:, places + text], torch.tensor([list(tokens)]).long()], dim=1)
@@ -94,9 +109,7 @@ def emulated(vlm, prompt: BranchedPrompt, tokens=()) -> list[torch.Tensor]:
     return logits
 
 
-@pytest.mark.parametrize(
-    "strategy", [*STRATEGIES[:2], *STRATEGIES[5:6], *STRATEGIES[7:9]], ids=name
-)
+@pytest.mark.parametrize("strategy", [STRATEGIES[k] for k in (0, 1, 5, 7, 8, 10)], ids=name)
 def test_rows_are_those_of_one_sequence_with_a_mask(any_vlm, strategy):
     """The contract, while decoding too; that flows differ from FOCUS shows the test can fail."""
     settings = GenerationSettings(max_new_tokens=2)
@@ -121,10 +134,16 @@ def test_rows_are_those_of_one_sequence_with_a_mask(any_vlm, strategy):
 
 
 def test_the_reference_of_kept_flow_is_that_of_focus_and_one_image_is_plain_decoding(any_vlm):
+    """Crossed, so is the branch of the first image, if there are two."""
     for request in questions(1, 2, 3):
         exact = Focus().decode(any_vlm, request, GREEDY, keep_logits="first").branch_logits[0]
-        ours = ComposedFocus().decode(any_vlm, request, GREEDY, keep_logits="first")
-        assert float((ours.branch_logits[0][0] - exact[0]).abs().max()) <= BOUND
+        for flow in ("kept", "crossed"):
+            ours = ComposedFocus(flow=flow)
+            rows = ours.decode(any_vlm, request, GREEDY, keep_logits="first").branch_logits[0]
+            assert float((rows[0] - exact[0]).abs().max()) <= BOUND
+            if len(request.images) == 2:
+                first = float((rows[1] - exact[1]).abs().max())
+                assert first <= BOUND if flow == "crossed" else first > 100 * BOUND
         routed = ComposedFocus(routed=True).decode(any_vlm, request, GREEDY, keep_logits="first")
         plain = Plain().decode(any_vlm, request, GREEDY, keep_logits="first").branch_logits[0]
         assert float((routed.branch_logits[0][-1] - plain[0]).abs().max()) <= BOUND
@@ -194,10 +213,12 @@ def test_images_run_once_for_all_questions_about_them(own_vlm, monkeypatch):
 
     kept = ComposedFocus(sharing="run")
     run(kept, first)
+    run(ComposedFocus(flow="crossed", sharing="run"), first)
     isolated = Plain(flow="isolated")
     run(isolated, first)
     text = run(isolated, second)
     assert run(kept, second) == 4 * text
+    assert run(ComposedFocus(flow="crossed", sharing="run"), second) == 4 * text
     composed = ComposedFocus(flow="isolated", sharing="run")
     assert run(composed, second) > 4 * text == run(composed, second)  # noise was new
     assert run(Plain(), second) > text
@@ -225,10 +246,12 @@ def counting(forward, tokens):
     return counted
 
 
-def test_keys_and_values_of_images_are_kept_once(vlm):
-    """Twice plain decoding's for the images (clean and noise), and the text of each row."""
+@pytest.mark.parametrize(("flow", "times"), [("kept", 2), ("crossed", 2.75)])
+def test_keys_and_values_of_images_are_kept_once(vlm, flow, times):
+    """Twice plain decoding's for the images (clean and noise; crossed, all noise but the first once
+    more), and the text of each row."""
     request = Request(tuple(picture(k, 64, 64) for k in range(4)), "<image>" * 4 + "what ?", "s")
-    strategy = ComposedFocus()
+    strategy = ComposedFocus(flow=flow)
     prompt = strategy.one_pass(vlm, request).prepare(vlm, seed=0, keep_logits="none")
     from focus.engines.flight import Flight
 
@@ -241,7 +264,7 @@ def test_keys_and_values_of_images_are_kept_once(vlm):
     (start, _), *_, (_, end) = prompt.prompt.spans
     images = sum(b - a for a, b in prompt.prompt.spans)
     text = prompt.prompt.input_ids.shape[1] - end + (end - start - images) + 1
-    expected = start + 2 * images + 5 * text
+    expected = start + times * images + 5 * text
     per_token = layer.num_bytes / expected
     assert per_token == 2 * 4 * layer.keys.shape[1] * layer.keys.shape[3]
 
@@ -251,12 +274,12 @@ def test_keys_and_values_of_images_are_kept_once(vlm):
     [
         (lambda: ComposedFocus(sharing="branch"), "'sample' or 'run'"),
         (lambda: ComposedFocus(prefill="naive"), "'shared'"),
-        (lambda: ComposedFocus(flow="row"), "'kept' or 'isolated'"),
+        (lambda: ComposedFocus(flow="row"), "'kept', 'crossed' or 'isolated'"),
         (lambda: MaskedFocus(flow="row"), "'kept' or 'isolated'"),
         (lambda: MaskedFocus(layers=[-1]), "layer indices"),
         (lambda: Plain(flow="row"), "'isolated'"),
         (lambda: Plain(flow="isolated", flat_images=True), "without flat_images"),
-        (lambda: AdaptiveFocus(flow="none"), "'kept' or 'isolated'"),
+        (lambda: AdaptiveFocus(flow="none"), "'kept', 'crossed' or 'isolated'"),
     ],
 )
 def test_settings_that_are_not_accepted(make, said):
