@@ -78,6 +78,7 @@ PREFILLS = {
     PLAIN: Plain(),
     "FOCUS": Focus(sharing="run"),
     "composed": ComposedFocus(sharing="run"),
+    "crossed": ComposedFocus(sharing="run", flow="crossed"),
     "isolated": ComposedFocus(sharing="run", flow="isolated"),
     "masked": MaskedFocus(),
 }
