@@ -29,6 +29,7 @@ MARGIN = 0.02
 NAMES = {
     "composed": "composed, flow kept",
     "crossed": "composed, noise crossed",
+    "stand_in": "composed, stand-in",
     "isolated": "composed, images isolated",
     "masked": "masked",
     "plain_isolated": "plain, images isolated",

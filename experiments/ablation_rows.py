@@ -16,10 +16,11 @@ from focus.tinted import TINTS, Tint, Tinted
 
 TARGETS = ("units", "all", "named", "pairs")
 #: How a row's text is kept from the other images: by noise in a sequence of its own, by noise
-#: beside shared keys and values of images (crossed: noise behind the clean image has seen clean
-#: ones; isolated: no image sees another), or by attention alone. Which flow that is:
-FLOWS: dict[str, Literal["kept", "crossed", "isolated"]] = {
-    "composed": "kept", "crossed": "crossed", "isolated": "isolated"}  # fmt: skip
+#: beside shared keys and values of images (crossed, stand_in: noise behind the clean image has seen
+#: clean ones, or photographs; isolated: no image sees another), or by attention alone. Which flow:
+FLOWS: dict[str, Literal["kept", "crossed", "stand_in", "isolated"]] = {
+    "composed": "kept", "crossed": "crossed", "stand_in": "stand_in", "isolated": "isolated",
+}  # fmt: skip
 SCHEMES = ("focus", *FLOWS, "masked")
 
 

@@ -79,6 +79,7 @@ PREFILLS = {
     "FOCUS": Focus(sharing="run"),
     "composed": ComposedFocus(sharing="run"),
     "crossed": ComposedFocus(sharing="run", flow="crossed"),
+    "stand-in": ComposedFocus(sharing="run", flow="stand_in"),
     "isolated": ComposedFocus(sharing="run", flow="isolated"),
     "masked": MaskedFocus(),
 }

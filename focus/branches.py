@@ -17,7 +17,7 @@ from focus.errors import InvalidValueError
 
 SharingScope = Literal["branch", "sample", "run"]
 SHARING_SCOPES: tuple[str, ...] = get_args(SharingScope)
-Kind = Literal["clean", "noise", "blend", "hidden"]
+Kind = Literal["clean", "noise", "blend", "hidden", "stand-in"]
 Unit = tuple[int, ...]
 
 #: Row index used in the random key of the reference when every row draws noise of its own.
@@ -30,8 +30,9 @@ class Content:
 
     Args:
         slot: index of the image in the prompt, from 0.
-        kind: ``clean`` image, pure ``noise``, ``blend`` of both (noise scale below 1), or the clean
-            image ``hidden`` from the text of the row.
+        kind: ``clean`` image, pure ``noise``, ``blend`` of both (noise scale below 1), the clean
+            image ``hidden`` from the text of the row, or a ``stand-in`` for it, which no row shows:
+            noise alone may have seen it (`focus.composed`).
         row: index of the branch that the noise was drawn for (`REFERENCE_ROW` for the reference),
             or None when all rows share one draw.
     """

@@ -9,14 +9,16 @@ and here they are not computed anew for every branch. With text segments x_0, ..
     K(c_j)   from a pass over x_0, c_1, x_1, .., c_N with all images of c_j's kind    flow ``kept``
              the same, but noise that stands behind a clean image of its row from a pass of that
              noise over x_0, .., x_{j-1} with all images clean                     flow ``crossed``
+             or with a photograph in the place of each, the same always           flow ``stand_in``
              from a pass over x_0 and c_j alone, at the positions of the prompt   flow ``isolated``
     K_r(x)   row r's own text, which sees x_0, the images before it, and the row's text before it
 
 So the images of a question run once, as in plain decoding, noise that a run shares once per layout
-(crossed, all of it but the first once more per question), and the short text once per row. Row by
-row this differs from FOCUS in keys and values of images alone: a clean one has seen clean images
-where FOCUS shows it noise, and noise behind it has seen noise where FOCUS shows it the clean image
-(crossed: all clean images before it). A row may also hide an image from its text.
+(crossed, all of it but the first once more per question; with a stand-in once more per layout), and
+the short text once per row. Row by row this differs from FOCUS in keys and values of images alone:
+a clean one has seen clean images where FOCUS shows it noise, and noise behind it has seen noise, or
+all clean images before it, or photographs, where FOCUS shows it the clean image and noise. A row
+may also hide an image from its text.
 
 Keys of isolated images depend on the text before all images, the image and its positions; they are
 not rotated to other positions, since what they have read of that text depends on the distance too.
@@ -42,7 +44,7 @@ from focus.prefill import AbstractRows, PromptRow, SharedPrefixRows
 from focus.prompts import Prompt
 
 #: Where keys and values of images come from: the ``row`` itself, or see the head of this file.
-Flow = Literal["row", "kept", "crossed", "isolated"]
+Flow = Literal["row", "kept", "crossed", "stand_in", "isolated"]
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ every row; one stop decision ends them all. `transformers` is used, never patche
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Mapping, MutableMapping
+from collections.abc import Callable, Hashable, Mapping, MutableMapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -98,12 +98,9 @@ class BranchedPrompt:
         ]
 
     def _in_slots(self, row: Row) -> list[tuple[Content, bool]]:
-        """What a row shows in each slot, and whether it is noise that has seen clean images."""
-        clean = [content.kind == "clean" for content in row]
-        return [
-            (_shown(content), self.flow == "crossed" and not clean[k] and any(clean[:k]))
-            for k, content in enumerate(row)
-        ]
+        """What a row shows in each slot, and whether it is noise that has seen other than noise."""
+        behind = behind_clean(row) if self.flow in SEEN else [False] * len(row)
+        return [(_shown(content), apart) for content, apart in zip(row, behind, strict=True)]
 
     def _sources(self) -> dict[tuple[Content, bool], tuple[Run, int]]:
         """Of every image that a row shows: the run that leaves it, and its place there."""
@@ -112,42 +109,54 @@ class BranchedPrompt:
         if self.flow == "isolated":
             runs = {c: isolated_run(self.prompt, c.slot, self.images[c].key) for c in shown}
             return {(content, False): (run, 0) for content, run in runs.items()}
-        number = len(self.prompt.spans)
-        behind = [content for content, crossed in needed if crossed]
+        behind = [content for content, apart in needed if apart]
         beside = [(content.slot, self.images[content].key) for content in behind]
+        seen = SEEN.get(self.flow)
+        kinds = [content.kind for content in shown] + ([seen] if seen and behind else [])
+        number = len(self.prompt.spans)
         kept = {
             kind: kept_run(
                 self.prompt,
-                [self.images[each].key for each in together],
-                beside if kind == "clean" else (),
+                [self.images[Content(slot, kind)].key for slot in range(number)],
+                beside if kind == seen else (),
             )
-            for kind, together in _together(shown, number).items()
+            for kind in dict.fromkeys(kinds)
         }
         found = {(content, False): (kept[content.kind], content.slot) for content in shown}
-        places = {(content, True): number + k for k, content in enumerate(behind)}
-        return found | {each: (kept["clean"], place) for each, place in places.items()}
+        if seen is not None:
+            found |= {(c, True): (kept[seen], number + k) for k, c in enumerate(behind)}
+        return found
+
+
+#: What noise behind a clean image has seen instead of noise, by flow.
+SEEN: dict[Flow, Kind] = {"crossed": "clean", "stand_in": "stand-in"}
+
+
+def behind_clean(row: Row) -> list[bool]:
+    """Whether each image of a row is noise that stands behind a clean image."""
+    clean = [content.kind == "clean" for content in row]
+    return [not own and any(clean[:k]) for k, own in enumerate(clean)]
 
 
 def shown_contents(plan: BranchPlan, flow: Flow) -> tuple[Content, ...]:
-    """Every image that the rows of a plan show, or that must run beside those."""
+    """Every image that the rows of a plan show, or that must run beside those; rows that share
+    images have one draw of noise."""
     if flow == "row":
         return plan.contents
     shown = dict.fromkeys(_shown(content) for content in plan.contents)
-    if flow != "isolated":
-        together = _together(shown, len(plan.rows[0]))
-        shown |= dict.fromkeys(each for contents in together.values() for each in contents)
-    return tuple(shown)
+    if flow == "isolated":
+        return tuple(shown)
+    kinds = [content.kind for content in shown]
+    if flow in SEEN and any(any(behind_clean(row)) for row in plan.rows):
+        kinds.append(SEEN[flow])
+    number = len(plan.rows[0])
+    every = (Content(slot, kind) for kind in dict.fromkeys(kinds) for slot in range(number))
+    return tuple(shown | dict.fromkeys(every))
 
 
 def _shown(content: Content) -> Content:
     """What the vision tower sees of it: a hidden image is hidden from the text alone."""
     return Content(content.slot, "clean") if content.kind == "hidden" else content
-
-
-def _together(shown: Iterable[Content], number: int) -> dict[Kind, list[Content]]:
-    """The images of each kind in all slots; rows that share images have one draw of noise."""
-    kinds = dict.fromkeys(content.kind for content in shown)
-    return {kind: [Content(slot, kind) for slot in range(number)] for kind in kinds}
 
 
 @dataclass

@@ -156,7 +156,14 @@ def test_schemes_run_on_any_model_and_rows_that_cannot_leave_a_note(data, tmp_pa
              f"benchmark.path={data}/winoground", "size=4")  # fmt: skip
     records = ablated(tmp_path / "a", "experiment=ablation_schemes", "costs=[]", *asked)
     lines = [r for r in of_kind(records, "answers") if r["rule"] == "sum"]
-    assert {r.get("scheme") for r in lines} == {None, "composed", "crossed", "isolated", "masked"}
+    assert {r.get("scheme") for r in lines} == {
+        None,
+        "composed",
+        "crossed",
+        "stand_in",
+        "isolated",
+        "masked",
+    }
     records = ablated(tmp_path / "b", "experiment=ablation_targets", *asked)
     notes = of_kind(records, "note")
     assert {note["targets"] for note in notes} == {"named"}

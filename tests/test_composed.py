@@ -29,6 +29,7 @@ STRATEGIES = (
     *(ComposedFocus(noise=NoiseConfig(scale=0.5)), ComposedFocus(targets="named")),
     *(MaskedFocus(), MaskedFocus(layers=(1,)), MaskedFocus(flow="isolated")),
     *(ComposedFocus(flow="crossed"), ComposedFocus(flow="crossed", routed=True, targets="named")),
+    ComposedFocus(flow="stand_in", sharing="run"),
     *(Plain(flow="isolated"), AdaptiveFocus(threshold=0.02, flow="kept")),
 )
 
@@ -52,11 +53,13 @@ def emulated(vlm, prompt: BranchedPrompt, tokens=()) -> list[torch.Tensor]:
     for row in prompt.plan.rows:
         shown = [Content(c.slot, "clean") if c.kind == "hidden" else c for c in row]
         places, images, kinds = [], [], []  # of the tokens before the row's text
-        # Noise behind a clean image, which has seen the clean ones; crossed alone.
-        behind = [c for c in shown if prompt.flow == "crossed" and c.kind != "clean"
+        # Noise behind a clean image, which has seen other than noise.
+        seen = {"crossed": "clean", "stand_in": "stand-in"}.get(prompt.flow)
+        behind = [c for c in shown if seen and c.kind != "clean"
                   and any(other.kind == "clean" for other in shown[: c.slot])]  # fmt: skip
-        if prompt.flow in ("kept", "crossed"):
-            for kind in dict.fromkeys(c.kind for c in shown):
+        if prompt.flow != "isolated":
+            runs = [*(c.kind for c in shown), *([seen] if behind else [])]
+            for kind in dict.fromkeys(runs):
                 places += range(end)
                 kinds += [kind] * end
                 images += [Content(slot, kind) for slot in range(number)]
@@ -92,9 +95,9 @@ def emulated(vlm, prompt: BranchedPrompt, tokens=()) -> list[torch.Tensor]:
         visible[:before, :before] = (run[:, None] == run).tril()
         for k, kind in enumerate(kinds):
             if kind in behind:
-                clean = [kinds[j] == "clean" and places[j] < spans[kind.slot][0]
+                there = [kinds[j] == seen and places[j] < spans[kind.slot][0]
                          for j in range(before)]  # fmt: skip
-                visible[k, :before] |= torch.tensor(clean)
+                visible[k, :before] |= torch.tensor(there)
         visible[before:, :before] = torch.tensor(sees)
         visible[before:, before:] = torch.ones(total - before, total - before).tril().bool()
         all_ids = torch.cat([ids[:, places + text], torch.tensor([list(tokens)]).long()], dim=1)
@@ -109,7 +112,7 @@ def emulated(vlm, prompt: BranchedPrompt, tokens=()) -> list[torch.Tensor]:
     return logits
 
 
-@pytest.mark.parametrize("strategy", [STRATEGIES[k] for k in (0, 1, 5, 7, 8, 10)], ids=name)
+@pytest.mark.parametrize("strategy", [STRATEGIES[k] for k in (0, 1, 5, 7, 8, 10, 11)], ids=name)
 def test_rows_are_those_of_one_sequence_with_a_mask(any_vlm, strategy):
     """The contract, while decoding too; that flows differ from FOCUS shows the test can fail."""
     settings = GenerationSettings(max_new_tokens=2)
@@ -137,7 +140,7 @@ def test_the_reference_of_kept_flow_is_that_of_focus_and_one_image_is_plain_deco
     """Crossed, so is the branch of the first image, if there are two."""
     for request in questions(1, 2, 3):
         exact = Focus().decode(any_vlm, request, GREEDY, keep_logits="first").branch_logits[0]
-        for flow in ("kept", "crossed"):
+        for flow in ("kept", "crossed", "stand_in"):
             ours = ComposedFocus(flow=flow)
             rows = ours.decode(any_vlm, request, GREEDY, keep_logits="first").branch_logits[0]
             assert float((rows[0] - exact[0]).abs().max()) <= BOUND
@@ -219,6 +222,13 @@ def test_images_run_once_for_all_questions_about_them(own_vlm, monkeypatch):
     text = run(isolated, second)
     assert run(kept, second) == 4 * text
     assert run(ComposedFocus(flow="crossed", sharing="run"), second) == 4 * text
+    # A stand-in is the same whatever the images, so that noise behind it runs once for all.
+    stands_in = ComposedFocus(flow="stand_in", sharing="run")
+    run(stands_in, first)
+    new, newer = (replace(first, images=tuple(picture(start + k, *image.size)
+                                              for k, image in enumerate(first.images)))
+                  for start in (70, 80))  # fmt: skip
+    assert run(stands_in, new) == run(kept, newer) > 4 * text
     composed = ComposedFocus(flow="isolated", sharing="run")
     assert run(composed, second) > 4 * text == run(composed, second)  # noise was new
     assert run(Plain(), second) > text
@@ -246,10 +256,10 @@ def counting(forward, tokens):
     return counted
 
 
-@pytest.mark.parametrize(("flow", "times"), [("kept", 2), ("crossed", 2.75)])
+@pytest.mark.parametrize(("flow", "times"), [("kept", 2), ("crossed", 2.75), ("stand_in", 2.75)])
 def test_keys_and_values_of_images_are_kept_once(vlm, flow, times):
-    """Twice plain decoding's for the images (clean and noise; crossed, all noise but the first once
-    more), and the text of each row."""
+    """Twice plain decoding's for the images (clean and noise; all noise but the first once more, if
+    it is to see something else), and the text of each row."""
     request = Request(tuple(picture(k, 64, 64) for k in range(4)), "<image>" * 4 + "what ?", "s")
     strategy = ComposedFocus(flow=flow)
     prompt = strategy.one_pass(vlm, request).prepare(vlm, seed=0, keep_logits="none")
@@ -274,12 +284,12 @@ def test_keys_and_values_of_images_are_kept_once(vlm, flow, times):
     [
         (lambda: ComposedFocus(sharing="branch"), "'sample' or 'run'"),
         (lambda: ComposedFocus(prefill="naive"), "'shared'"),
-        (lambda: ComposedFocus(flow="row"), "'kept', 'crossed' or 'isolated'"),
+        (lambda: ComposedFocus(flow="row"), "'kept', 'crossed', 'stand_in' or 'isolated'"),
         (lambda: MaskedFocus(flow="row"), "'kept' or 'isolated'"),
         (lambda: MaskedFocus(layers=[-1]), "layer indices"),
         (lambda: Plain(flow="row"), "'isolated'"),
         (lambda: Plain(flow="isolated", flat_images=True), "without flat_images"),
-        (lambda: AdaptiveFocus(flow="none"), "'kept', 'crossed' or 'isolated'"),
+        (lambda: AdaptiveFocus(flow="none"), "'stand_in' or 'isolated'"),
     ],
 )
 def test_settings_that_are_not_accepted(make, said):

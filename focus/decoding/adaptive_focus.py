@@ -61,9 +61,8 @@ class AdaptiveFocus(BranchSettings, AbstractDecoding):
         margin: of the two most likely first tokens: difference in ``probability`` or in ``logit``.
         routed: mix the branches as `RoutedFocus` does, which has no use for `beta` and
             `aggregation`.
-        flow: keys and values of images are each ``row``'s own, or composed: ``kept``, ``crossed``
-            or ``isolated``, see `ComposedFocus`. Composed, both passes run the images once;
-            crossed, once each.
+        flow: keys and values of images are each ``row``'s own, or composed, see `ComposedFocus`.
+            Composed, both passes run the images once; crossed, once each.
         beta, aggregation: see `Focus`.
         alpha, noise, sharing, single_image, targets, prefill, encode_batch: see
             `focus.decoding.branching.BranchSettings`.

@@ -4,7 +4,8 @@ Source: ours; the branches are those of FOCUS (arXiv 2508.13744, see `focus.deco
 keys and values of images are computed once and shared between rows, as `focus.composed` defines it.
 What each row's text sees is FOCUS's: image k clean, noise elsewhere. What differs is what the
 images themselves have seen: images of their own kind (flow ``kept``), the same, but noise behind
-the clean image has seen clean images (``crossed``), or no other image (``isolated``).
+the clean image has seen clean images (``crossed``) or a photograph in the place of each
+(``stand_in``), or no other image (``isolated``).
 
     l'_k   = logits of x_1 .. x_N, y_<t behind K(x_0), K(Z_1), .., K(I_k), .., K(Z_N)
     l'_ref = the same behind K(x_0), K(Z_1), .., K(Z_N)    (but isolated: FOCUS's own, exactly)
@@ -14,9 +15,9 @@ NOT the published method, and not equivalent to it on every model and task: the 
 (docs/composed/README.md) says where the two part.
 
 Cost: the images of plain decoding, crossed all noise but the first as well, and |T| + 1 rows of
-text; 2N image encodings, N with sharing scope ``run`` (after the first sample), whose noise is run
-once per layout too. Questions about the same images share those; isolated, in any order of the
-questions and with every strategy of that flow.
+text; 2N image encodings, N with sharing scope ``run`` (after the first sample), whose noise, and
+stand-ins with it, are run once per layout too. Questions about the same images share those;
+isolated, in any order of the questions and with every strategy of that flow.
 """
 
 from __future__ import annotations
@@ -44,7 +45,8 @@ class ComposedFocus(AbstractBranching):
 
     Args:
         flow: ``kept``, an image sees those of its kind before it; ``crossed``, noise behind a clean
-            image sees the clean images before it; ``isolated``, no image sees another.
+            image sees the clean images before it; ``stand_in``, it sees photographs there, for
+            which noise of a ``run`` is best; ``isolated``, no image sees another.
         routed: mix the branches as `RoutedFocus` does, with a plain row of the same flow; it has no
             use for `beta` and `aggregation`.
         beta, aggregation: see `Focus`.
@@ -59,7 +61,7 @@ class ComposedFocus(AbstractBranching):
         UnknownNameError: there is no such aggregation.
     """
 
-    flow: Literal["kept", "crossed", "isolated"] = "kept"
+    flow: Literal["kept", "crossed", "stand_in", "isolated"] = "kept"
     routed: bool = False
     beta: Share = 0.0
     aggregation: str = "sum"

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from focus.branches import BranchPlan, Content
 from focus.decoding.base import Request
-from focus.decoding.shown import ShownImages, remembered, run_noise
+from focus.decoding.shown import ShownImages, remembered, run_image
 from focus.errors import InvalidValueError
 from focus.generate import BranchedPrompt, Combine, shown_contents
 from focus.models.base import ImageInputs, input_device
@@ -55,8 +55,8 @@ def prepare(
             continue
         if content.kind == "clean":
             inputs[content] = shown.clean(content.slot)
-        elif share and content.kind == "noise":
-            inputs[content], features[content] = run_noise(shown, content, noise)
+        elif content.kind == "stand-in" or (share and content.kind == "noise"):
+            inputs[content], features[content] = run_image(shown, content, noise)
         else:
             inputs[content] = shown.masked(content, noise, per_run=per_run)
     # Noise fills as many tokens as the image it replaces, so any row gives the prompt its counts.

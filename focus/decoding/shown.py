@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from typing import Any
 
 import torch
 from cachetools import Cache
-from PIL import Image
+from PIL import Image, ImageOps
 
 from focus.branches import BranchPlan, Content
 from focus.decoding.base import Request
@@ -179,21 +180,37 @@ class ShownImages:
         ]
         return family.view_inputs(processor, views)
 
+    def stand_in(self, slot: int) -> ImageInputs:
+        """The same photograph in the place of any image, cut to its shape."""
+        views = [ImageOps.fit(photograph(), view.size) for view in self.views(slot)]
+        return self.vlm.family.view_inputs(self.vlm.processor, views)
 
-def run_noise(
+
+def run_image(
     shown: ShownImages, content: Content, noise: NoiseConfig
 ) -> tuple[ImageInputs, ImageFeatures | None]:
-    """Noise that a whole run shares; encoded once per slot and size where that is all it needs."""
+    """Noise or a stand-in, which a whole run shares; encoded once per slot and size where that is
+    all it needs."""
     vlm, slot = shown.vlm, content.slot
-    if NOISE_TYPES[noise.name].content_dependent:
+    stands_in = content.kind == "stand-in"
+    if not stands_in and NOISE_TYPES[noise.name].content_dependent:
         return shown.masked(content, noise, per_run=True), None
-    drawn = (noise.name, noise.severity, noise.seed, noise.drawn_at)
+    drawn = () if stands_in else (noise.name, noise.severity, noise.seed, noise.drawn_at)
     key = (*drawn, slot, shown.request.images[slot].size, shown.processing)
     if key not in vlm.noise_cache:
-        inputs = shown.masked(content, noise, per_run=True)
+        inputs = shown.stand_in(slot) if stands_in else shown.masked(content, noise, per_run=True)
         features = None
         if vlm.has_weights:
             with torch.no_grad():
                 features = vlm.family.encode(vlm.model, [inputs])[0]
         vlm.noise_cache[key] = (inputs, features)
     return vlm.noise_cache[key]
+
+
+@functools.cache
+def photograph() -> Image.Image:
+    """A flower, which scikit-learn has brought along: what noise may have seen in the place of a
+    clean image."""
+    from sklearn.datasets import load_sample_image  # takes a second, and few need it
+
+    return Image.fromarray(load_sample_image("flower.jpg"))
