@@ -152,7 +152,11 @@ def sections(records: Iterable[Record], kinds: Mapping[str, str]) -> list[str]:
     parts = [
         f"## Is it the same as FOCUS?\n\nEquivalent: within {MARGIN:g} of accuracy by two "
         "one-sided tests at 5%, all questions of a kind of model together; by the ranking of the "
-        "candidates, at the weight chosen for FOCUS.",
+        "candidates, at the weight chosen for FOCUS. What keys and values of images have seen: "
+        "images of their kind (*flow kept*); the same, but noise behind the clean image the clean "
+        "ones before it (*crossed*), or a photograph in the place of each, the same for all "
+        "questions (*stand-in*); no other image (*isolated*). *Masked*: other images are hidden "
+        "from the text by attention, without noise.",
         conclusion(ranked),
         kinds_table(ranked, cells).to_markdown(index=False, disable_numparse=True),
         "### Every model",

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
+from PIL import ImageOps
 from test_engine import GREEDY, compare, picture, questions
 
 from focus.branches import Content
@@ -18,6 +20,7 @@ from focus.decoding import (
     Plain,
     Request,
 )
+from focus.decoding.shown import ShownImages, photograph
 from focus.engines import LocalEngine
 from focus.errors import InvalidValueError, UnsupportedGenerationError
 from focus.generate import BranchedPrompt, encode_contents
@@ -254,6 +257,19 @@ def counting(forward, tokens):
         return forward(self, *args, **kwargs)
 
     return counted
+
+
+def test_a_stand_in_is_the_same_photograph_whatever_the_image(any_vlm):
+    first, second = (
+        ShownImages(any_vlm, Request((picture(number, 48),), "<image> ?", str(number)))
+        for number in (1, 2)
+    )
+    stands_in = first.stand_in(0)
+    assert stands_in.key == second.stand_in(0).key
+    assert stands_in.num_tokens == first.clean(0).num_tokens
+    for shown in any_vlm.family.views(any_vlm.processor, stands_in):
+        expected = np.asarray(ImageOps.fit(photograph(), shown.size), dtype=float)
+        assert np.abs(np.asarray(shown, dtype=float) - expected).mean() <= 1
 
 
 @pytest.mark.parametrize(("flow", "times"), [("kept", 2), ("crossed", 2.75), ("stand_in", 2.75)])

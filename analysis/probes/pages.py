@@ -49,7 +49,7 @@ PARTS = {
                 "one branch each, pooled",
                 "noise, not nothing",
                 "contrast",
-                "clean images see noise",
+                "clean and noise see each other",
                 "**FOCUS, in all**",
             ),
             strict=True,

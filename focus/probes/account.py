@@ -12,7 +12,8 @@ FOCUS differs from plain decoding in five things at once. Here each is an interv
 which gives 20 ways to answer. In all of them keys and values of clean images come from one pass
 over clean images, as in composed FOCUS. FOCUS itself is the last: all five, and
 
-    exact      a clean image has seen noise, where it had seen no other image
+    exact      a clean image has seen noise, where it had seen no other image, and noise behind it
+               has seen it
 
 so that what these six bring adds up to what FOCUS brings (`analysis.probes.account`).
 """
