@@ -12,8 +12,8 @@ the clean image has seen clean images (``crossed``) or a photograph in the place
     l*     = sum_{k in T} (l'_k - alpha * l'_ref)
 
 NOT the published method, and not equivalent to it on every model and task: the ablation of schemes
-(docs/composed/README.md) says where the two part. Nearest are ``crossed`` and ``stand_in``: in FOCUS
-noise behind the clean image has seen that image, and models notice (what it shows hardly matters).
+(docs/composed/README.md) says where the two part. Nearest are ``crossed`` and ``stand_in``: in
+FOCUS noise behind the clean image has seen it, and models notice (what it shows hardly matters).
 
 Cost: the images of plain decoding, crossed all noise but the first as well, and |T| + 1 rows of
 text; 2N image encodings, N with sharing scope ``run`` (after the first sample), whose noise, and
