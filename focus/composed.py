@@ -254,17 +254,9 @@ class ComposedRows(AbstractRows):
             self._hidden = (hidden[:, slots.clamp(min=0)] & (slots >= 0)).to(device)
         if not there.all():
             self._seen = torch.cat([there.new_ones(len(mine), len(slots)), there], dim=1).long()
-        seen = self._seen
         merely_causal = bool(there.all() and images.all()) and self._hidden is None
-        step = max(1, self._most_tokens // len(mine)) if self._most_tokens else width
-        for at in range(0, width, step):
-            piece = slice(at, at + step)
-            mask = None
-            if not merely_causal:
-                mask = visible[:, None, piece, : len(slots) + min(at + step, width)].to(device)
-            self._seen = None if seen is None else seen[:, : len(slots) + min(at + step, width)]
-            logits = self._forward(ids[:, piece], positions[..., piece], (), mask)
-        return logits
+        mask = None if merely_causal else visible[:, None].to(device)
+        return self.extend(ids, positions, [[]] * len(mine), mask)
 
     def _forward(
         self,

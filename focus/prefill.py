@@ -54,6 +54,8 @@ class AbstractRows(ABC):
     _positions: Tensor
     #: Which of the cached tokens are there: ``[rows, length]``; None where no row has padding.
     _seen: Tensor | None = None
+    #: Of all rows together in one pass; None for any number.
+    _most_tokens: int | None = None
 
     def __init__(self, model: PreTrainedModel, family: AbstractFamily) -> None:
         self.model, self.family = model, family
@@ -84,6 +86,38 @@ class AbstractRows(ABC):
         if self._seen is not None:
             self._seen = torch.cat([self._seen, self._seen.new_ones(len(tokens), 1)], dim=1)
         return self._forward(tokens[:, None], positions)
+
+    def extend(
+        self,
+        ids: Tensor,
+        positions: Tensor,
+        features: Sequence[Sequence[ImageFeatures]],
+        mask: Tensor | None = None,
+    ) -> Tensor:
+        """Appends tokens to every row, no more than `most_tokens` in one pass.
+
+        Args:
+            ids: ``[rows, tokens]``.
+            positions: ``[.., rows, tokens]``.
+            features: of the images among them, row by row.
+            mask: ``[.., tokens, keys]``, as the model's attention takes it; without one, all that
+                is before a token and there.
+
+        Returns:
+            Logits ``[rows, vocab]`` behind the last token, float32.
+        """
+        whole, before, width = self._seen, self._cache.get_seq_length(), ids.shape[1]
+        shown = ids == self.family.image_token_id(self.model)
+        step = max(1, self._most_tokens // len(ids)) if self._most_tokens else width
+        for at in range(0, width, step):
+            until = before + min(at + step, width)
+            self._seen = None if whole is None else whole[:, :until]
+            part = None if mask is None else mask[..., at : at + step, :until]
+            there = piece_features(shown, at, at + step, features)
+            logits = self._forward(
+                ids[:, at : at + step], positions[..., at : at + step], there, part
+            )
+        return logits
 
     def _forward(
         self,
@@ -180,38 +214,6 @@ class SharedPrefixRows(AbstractRows):
                 row[len(row) - width : len(row) - length] = 0
             self._seen = before
         return self.extend(padded, positions, features)
-
-    def extend(
-        self,
-        ids: Tensor,
-        positions: Tensor,
-        features: Sequence[Sequence[ImageFeatures]],
-        mask: Tensor | None = None,
-    ) -> Tensor:
-        """Appends tokens to every row, no more than `most_tokens` in one pass.
-
-        Args:
-            ids: ``[rows, tokens]``.
-            positions: ``[.., rows, tokens]``.
-            features: of the images among them, row by row.
-            mask: ``[.., tokens, keys]``, as the model's attention takes it; without one, all that
-                is before a token and there.
-
-        Returns:
-            Logits ``[rows, vocab]`` behind the last token, float32.
-        """
-        whole, before, width = self._seen, self._cache.get_seq_length(), ids.shape[1]
-        shown = ids == self.family.image_token_id(self.model)
-        step = max(1, self._most_tokens // len(ids)) if self._most_tokens else width
-        for at in range(0, width, step):
-            until = before + min(at + step, width)
-            self._seen = None if whole is None else whole[:, :until]
-            part = None if mask is None else mask[..., at : at + step, :until]
-            there = piece_features(shown, at, at + step, features)
-            logits = self._forward(
-                ids[:, at : at + step], positions[..., at : at + step], there, part
-            )
-        return logits
 
 
 @final
